@@ -1,0 +1,190 @@
+"""Training pictures: a folder of images of any size, as random crops that are ready on the device.
+
+All pictures lie as one flat uint8 buffer on the training device, each at a few scales, and a batch is one
+gather from it. Nothing is decoded, copied or converted on the host while training runs, so a fast GPU
+never waits. The photographs of a few thousand files take well under a gigabyte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"})
+
+
+def find_images(folder: str | Path) -> list[Path]:
+    """All picture files below a folder, sorted by path, so that every machine sees the same order.
+
+    Args:
+        folder: A folder, searched with its sub-folders; or one picture.
+
+    Raises:
+        FileNotFoundError: If the folder does not exist, or holds no picture.
+    """
+    root = Path(folder).expanduser()
+    if root.is_file():
+        return [root]
+    if not root.is_dir():
+        raise FileNotFoundError(f"there is no folder {str(root)!r}; give a folder of pictures to train on")
+    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+    if not paths:
+        known = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise FileNotFoundError(f"no pictures in {str(root)!r} or its sub-folders; files ending in {known} count")
+    return paths
+
+
+def split(
+    paths: Sequence[Path], every: int = 20, root: str | Path | None = None
+) -> tuple[list[Path], list[Path]]:
+    """Training and validation pictures.
+
+    Sub-folders whose name ends in ``-val`` are for validation, and so is every twentieth of the other pictures.
+
+    Args:
+        paths: Picture files, sorted.
+        every: Which share of the others to hold out; fewer pictures than this hold out none.
+        root: The folder that the pictures were found in, whose own name and place say nothing.
+
+    Example:
+        >>> train, val = split([Path(f"a/{i}.png") for i in range(40)] + [Path("b-val/0.png")])
+        >>> len(train), len(val)
+        (38, 3)
+    """
+    above = len(Path(root).expanduser().parts) if root is not None else 0
+    named = [p for p in paths if any(part.endswith("-val") for part in p.parts[above:-1])]
+    chosen = set(named)
+    others = [p for p in paths if p not in chosen]
+    held_out = others[every - 1 :: every]
+    chosen |= set(held_out)
+    return [p for p in others if p not in chosen], named + held_out
+
+
+class Crops:
+    """Random crops from pictures that are held as uint8 on the device.
+
+    Every picture is kept at full size and at halved sizes as long as a crop fits, because a prior should know
+    things near and far. A picture is drawn with a probability proportional to the square root of its number of
+    pixels: large pictures hold more to see, but much of it is sky.
+
+    Args:
+        paths: Picture files.
+        size: Side of the square crops, in pixels.
+        channels: 3 for colour, 1 for grey.
+        device: Where the pictures are held.
+        flip: Mirror half of the crops.
+        scales: How many times a picture may be halved (0: full size only).
+
+    Raises:
+        ValueError: If no picture is at least ``size`` pixels high and wide, or a file is damaged.
+
+    Example:
+        >>> crops = Crops.from_arrays([np.zeros((20, 30, 3), np.uint8)], size=16)
+        >>> crops.batch(4, torch.Generator().manual_seed(0)).shape
+        torch.Size([4, 3, 16, 16])
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        size: int = 64,
+        *,
+        channels: int = 3,
+        device: str | torch.device = "cpu",
+        flip: bool = True,
+        scales: int = 2,
+    ) -> None:
+        if not paths:
+            raise ValueError("no pictures to train on: all that were found are held out for validation, or there were none")
+        with ThreadPoolExecutor() as pool:  # Decoding releases the interpreter lock.
+            pyramids = list(pool.map(lambda p: _pyramid(p, size, channels, scales), paths))
+        images = [image for pyramid in pyramids for image in pyramid]
+        if not images:
+            raise ValueError(
+                f"none of the {len(paths)} pictures is at least {size} pixels high and wide: "
+                f"use larger pictures or smaller crops"
+            )
+        self._fill(images, size, device, flip)
+
+    @classmethod
+    def from_arrays(
+        cls, images: Sequence[np.ndarray], size: int, *, device: str | torch.device = "cpu", flip: bool = True
+    ) -> Crops:
+        """Crops from arrays ``(H, W, C)`` of dtype uint8, all with the same number of channels."""
+        for image in images:
+            if image.dtype != np.uint8 or image.ndim != 3 or min(image.shape[:2]) < size:
+                raise ValueError(
+                    f"expected arrays (H, W, C) of dtype uint8 with sides of at least {size}, "
+                    f"got {image.shape} of dtype {image.dtype}"
+                )
+        if len({image.shape[2] for image in images}) != 1:
+            raise ValueError("expected at least one array, all with the same number of channels")
+        crops = cls.__new__(cls)
+        crops._fill(list(images), size, device, flip)
+        return crops
+
+    def _fill(self, images: list[np.ndarray], size: int, device: str | torch.device, flip: bool) -> None:
+        self.size, self.flip, self.device = size, flip, torch.device(device)
+        self.channels = images[0].shape[2]
+        self.count = len(images)
+        shapes = torch.tensor([image.shape[:2] for image in images])
+        areas = shapes.prod(1)
+        self._pixels = torch.from_numpy(np.concatenate([np.ascontiguousarray(i).reshape(-1) for i in images])).to(device)
+        self._starts = (torch.cumsum(areas, 0) - areas).mul(self.channels).to(device)
+        self._shapes = shapes.to(device)
+        # Which picture: a uniform number against these edges. float64, since small pictures have small shares.
+        shares = areas.double().sqrt()
+        self._edges = torch.cumsum(shares / shares.sum(), 0).to(device)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def batch(self, count: int, generator: torch.Generator) -> Tensor:
+        """Random crops.
+
+        Args:
+            count: How many.
+            generator: Decides which; on the device of the pictures.
+
+        Returns:
+            ``(count, C, size, size)`` float32 in [-1, 1] on the device.
+        """
+        u = torch.rand(4, count, device=self.device, generator=generator, dtype=torch.float64)
+        which = torch.searchsorted(self._edges, u[0]).clamp_(max=self.count - 1)
+        height, width = self._shapes[which].unbind(1)
+        top = (u[1] * (height - self.size + 1)).long()
+        left = (u[2] * (width - self.size + 1)).long()
+        line = torch.arange(self.size, device=self.device)
+        rows = top[:, None] + line
+        columns = left[:, None] + line
+        if self.flip:
+            columns = torch.where((u[3] < 0.5)[:, None], columns, columns.flip(1))
+        pixel = rows[:, :, None] * width[:, None, None] + columns[:, None, :]
+        index = self._starts[which][:, None, None] + pixel * self.channels
+        channel = torch.arange(self.channels, device=self.device)[:, None, None]
+        crops = self._pixels[index[:, None] + channel]
+        return crops.float().div_(127.5).sub_(1)
+
+
+def _pyramid(path: Path, size: int, channels: int, scales: int) -> list[np.ndarray]:
+    from PIL import Image
+
+    from restore.images import read_image
+
+    pixels = read_image(path, mode="RGB" if channels == 3 else "L")
+    if pixels.dtype != np.uint8:
+        pixels = np.rint(pixels / 257.0 if pixels.dtype == np.uint16 else np.clip(pixels, 0, 1) * 255.0).astype(np.uint8)
+    image = Image.fromarray(pixels)
+    levels = []
+    for _ in range(scales + 1):
+        if min(image.size) < size:
+            break
+        pixels = np.asarray(image)
+        levels.append(pixels if pixels.ndim == 3 else pixels[..., None])
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.LANCZOS)
+    return levels

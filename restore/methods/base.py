@@ -1,0 +1,156 @@
+"""What a method is: a few hooks on the one sampling loop of :mod:`restore.solve`.
+
+A method says where it starts, which times it visits, how it corrects the estimate of the clean image, and how it
+corrects the next state. Everything a method sees is in the prior's own range: ``solve`` alone converts.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from operators import LinearOperator, Operator
+from torch import Tensor
+
+from restore.prior import BasePrior, per_image
+from restore.randomness import Randomness
+from restore.samplers import DDPM, Sampler, renoise
+
+Self = TypeVar("Self", bound="Method")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A measurement in the prior's range, with all that is known of it.
+
+    Attributes:
+        y: The measurement, ``(B, ...)`` float32; zeros of no elements where there is none.
+        operator: What made it; None where there is no measurement.
+        noise: Standard deviation of the noise in ``y``, ``(B,)``, at least 0.
+        shape: Shape of the images, ``(B, C, H, W)``.
+        randomness: One stream of random numbers per image.
+    """
+
+    y: Tensor
+    operator: Operator | None
+    noise: Tensor
+    shape: tuple[int, int, int, int]
+    randomness: Randomness
+
+
+@dataclass(kw_only=True)
+class Method:
+    """The sampling loop's hooks. By itself it samples from the prior, without a measurement.
+
+    Subclasses are dataclasses whose fields are their options. An instance holds options alone; :meth:`bind` makes the
+    copy that also holds one run's problem.
+
+    Attributes:
+        name: What users call it.
+        paper: Title, year and number of the paper.
+        needs: What it needs of the operator: any of ``"linear"``, ``"svd"``, ``"mask"``, ``"noise-free"``.
+        gradient: Whether it differentiates through the network.
+        default_steps: Number of steps if the user gives none: the paper's.
+        default_sampler: The sampler of the paper.
+    """
+
+    name: ClassVar[str] = "prior"
+    paper: ClassVar[str] = ""
+    needs: ClassVar[tuple[str, ...]] = ()
+    gradient: ClassVar[bool] = False
+    default_steps: ClassVar[int] = 1000
+    default_sampler: ClassVar[Sampler] = DDPM()
+
+    prior: BasePrior = field(init=False, repr=False, compare=False)
+    problem: Problem = field(init=False, repr=False, compare=False)
+    sampler: Sampler = field(init=False, repr=False, compare=False)
+    steps: int = field(init=False, repr=False, compare=False)
+    x_hat: Tensor = field(init=False, repr=False, compare=False)
+
+    def bind(self: Self, prior: BasePrior, problem: Problem, sampler: Sampler | None, steps: int | None) -> Self:
+        """A copy that is ready to run on one problem; the method itself stays as it is."""
+        run = copy.copy(self)
+        run.prior, run.problem = prior, problem
+        run.sampler = self.default_sampler if sampler is None else sampler
+        run.steps = self.default_steps if steps is None else steps
+        return run
+
+    # ---------------------------------------------------------------- the hooks
+
+    def times(self) -> Sequence[float]:
+        """The times to visit, from noisy to clean; they may go up again."""
+        return self.prior.schedule.times(self.steps)
+
+    def start(self, t: float) -> Tensor:
+        """The first state, at time ``t``: noise."""
+        _, sigma = self.prior.schedule(t)
+        return sigma * self.problem.randomness.normal(self.problem.shape[1:])
+
+    def step(self, x_t: Tensor, t: float, s: float) -> Tensor:
+        """One downward step, from time ``t`` to ``s``."""
+        if self.gradient:
+            x_t = x_t.detach().requires_grad_(True)
+        with torch.set_grad_enabled(self.gradient):
+            x_hat = self.estimate(x_t, t)
+        self.x_hat = x_hat.detach()
+        x_s = self.sampler.step(x_t.detach(), self.x_hat, t, s, self.prior.schedule, self.noise_like)
+        return self.constrain(x_s, x_t, x_hat, t, s)
+
+    def step_up(self, x_s: Tensor, s: float, t: float) -> Tensor:
+        """One upward step, from time ``s`` to a noisier ``t``: fresh noise."""
+        return renoise(x_s, s, t, self.prior.schedule, self.noise_like)
+
+    def estimate(self, x_t: Tensor, t: float) -> Tensor:
+        """The estimate of the clean image that the sampler goes by."""
+        if self.gradient:
+            return self.prior(x_t, t)
+        with torch.inference_mode():
+            x_hat = self.prior(x_t, t)
+        return x_hat.clone()  # What is made in inference mode could not be used outside of it.
+
+    def constrain(self, x_s: Tensor, x_t: Tensor, x_hat: Tensor, t: float, s: float) -> Tensor:
+        """The sampler's next state, corrected by the measurement."""
+        return x_s
+
+    def finish(self, x: Tensor) -> Tensor:
+        """The result, from the last state."""
+        return x
+
+    # ---------------------------------------------------------------- what they are written with
+
+    def noise_like(self, x: Tensor) -> Tensor:
+        """Fresh standard normal numbers, from the stream of each image."""
+        return self.problem.randomness.normal_like(x)
+
+    def linear_operator(self) -> LinearOperator:
+        """The operator, for methods that need a linear one."""
+        assert isinstance(self.problem.operator, LinearOperator)  # solve() has refused all others
+        return self.problem.operator
+
+    def image_from_measurement(self) -> Tensor:
+        """A picture made from ``y`` without the prior, ``(B, C, H, W)``.
+
+        It is the linear estimate that minimises the expected squared error if pixels are independent and uniform
+        over the prior's range: ``A^T (A A^T + s_y^2 / v)^{-1} y``, the pseudo-inverse where there is no noise.
+        """
+        low, high = self.prior.value_range
+        operator, mean = self.linear_operator(), (low + high) / 2
+        variance = (high - low) ** 2 / 12
+        # At least a 1e-3 of the range is taken for noise: what is divided by less is rounding, not picture.
+        noise = self.problem.noise.clamp(min=1e-3 * (high - low))
+        centre = torch.full(self.problem.shape, mean, device=self.problem.y.device)
+        residual = self.problem.y - operator(centre)
+        return centre + operator.adjoint(operator.gram_solve(residual, noise**2 / variance))
+
+    def residual_norm(self, x_hat: Tensor) -> Tensor:
+        """``||y - A(x_hat)||_2`` of every image by itself, ``(B,)``."""
+        assert self.problem.operator is not None
+        return torch.linalg.vector_norm((self.problem.y - self.problem.operator(x_hat)).flatten(1), dim=1)
+
+
+def scaled(values: Tensor, x: Tensor) -> Any:
+    """One number per image, ``(B,)``, shaped to multiply ``x`` ``(B, ...)``."""
+    return per_image(values, x)

@@ -1,0 +1,141 @@
+"""The denoising networks, built from diffusers' models.
+
+:func:`photo_unet` builds the network of the prior in the package: diffusers' ``UNet2DModel`` between a
+folding of 2 x 2 pixels into channels and its inverse, with a normalisation that looks at one pixel at a time.
+
+Two choices make a small network good for pictures of any size:
+
+* Folding quarters the number of positions that every layer works on, and costs no information.
+* Group normalisation averages over the whole picture, so that what was learned on small crops changes on
+  large pictures. Normalising each pixel over its channels (as ConvNeXt, arXiv:2201.03545, and NAFNet,
+  arXiv:2204.04676, do) makes the network the same function everywhere, whatever the size of the picture.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DModel
+
+
+class PixelNorm(nn.Module):
+    """Normalises every pixel over its channels, with a learned scale and shift per channel.
+
+    Args:
+        channels: Number of channels.
+        eps: Added to the variance.
+
+    Example:
+        >>> import torch
+        >>> y = PixelNorm(8)(torch.randn(2, 8, 5, 3))
+        >>> bool(y.mean(1).abs().max() < 1e-5)
+        True
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to the same shape."""
+        # In channels_last memory this permutation is free and the normalised axis is contiguous.
+        y = F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), self.weight, self.bias, self.eps)
+        return y.permute(0, 3, 1, 2)
+
+
+class FoldedUNet(nn.Module):
+    """A U-Net that works on 2 x 2 pixels folded into channels.
+
+    Args:
+        config: Arguments of diffusers' ``UNet2DModel``, for the folded picture (``in_channels`` is
+            ``fold**2`` times the picture's).
+        fold: Side of the squares that are folded; 1 folds nothing.
+        norm: ``"pixel"`` replaces every group normalisation by :class:`PixelNorm`; ``"group"`` keeps them.
+
+    Example:
+        >>> import torch
+        >>> network = photo_unet(channels=(16, 16), layers=1)
+        >>> network(torch.randn(1, 3, 16, 24), torch.tensor([10.0])).shape
+        torch.Size([1, 3, 16, 24])
+    """
+
+    def __init__(self, config: dict[str, Any], fold: int = 2, norm: str = "pixel") -> None:
+        super().__init__()
+        from diffusers import UNet2DModel  # Seconds to import: only when a network is built.
+
+        if norm not in ("pixel", "group"):
+            raise ValueError(f"norm must be 'pixel' or 'group', not {norm!r}")
+        self.config = {"config": dict(config), "fold": fold, "norm": norm}
+        self.fold = fold
+        self.unet: UNet2DModel = UNet2DModel(**config)
+        if norm == "pixel":
+            _replace_group_norms(self.unet)
+
+    @property
+    def channels(self) -> int:
+        """Channels of the picture."""
+        return int(self.unet.config.in_channels) // self.fold**2
+
+    @property
+    def multiple(self) -> int:
+        """Heights and widths must be multiples of this."""
+        return int(self.fold * 2 ** (len(self.unet.config.block_out_channels) - 1))
+
+    def forward(self, x: Tensor, step: Tensor, class_labels: Tensor | None = None) -> Tensor:
+        """The network's output, e.g. the noise.
+
+        Args:
+            x: ``(B, C, H, W)``.
+            step: Step numbers ``(B,)``.
+            class_labels: Integer labels ``(B,)`` for a class-conditional network.
+        """
+        folded = F.pixel_unshuffle(x, self.fold)
+        out = self.unet(folded, step, class_labels=class_labels, return_dict=False)[0]
+        return F.pixel_shuffle(out, self.fold)
+
+
+def photo_unet(
+    channels: tuple[int, ...] = (64, 96, 128, 160), layers: int = 1, image_channels: int = 3, fold: int = 2
+) -> FoldedUNet:
+    """The network of the prior for photographs: convolutions only, so that it takes any size.
+
+    Args:
+        channels: Width of each level, from fine to coarse; multiples of 8.
+        layers: Residual blocks a level (one more on the way up).
+        image_channels: 3 for colour, 1 for grey pictures.
+        fold: Side of the squares of pixels folded into channels.
+
+    Example:
+        >>> sum(p.numel() for p in photo_unet().parameters()) / 1e6 < 7
+        True
+    """
+    folded = image_channels * fold**2
+    config = {
+        "in_channels": folded,
+        "out_channels": folded,
+        "block_out_channels": list(channels),
+        "layers_per_block": layers,
+        "down_block_types": ["DownBlock2D"] * len(channels),
+        "up_block_types": ["UpBlock2D"] * len(channels),
+        "add_attention": False,
+        "norm_num_groups": 8,
+        # The time scales and shifts the features after their normalisation. Added before it, as is
+        # UNet2DModel's default, a normalisation over groups of one channel would cancel it silently.
+        "resnet_time_scale_shift": "scale_shift",
+    }
+    return FoldedUNet(config, fold=fold, norm="pixel")
+
+
+def _replace_group_norms(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, nn.GroupNorm):
+            setattr(module, name, PixelNorm(child.num_channels, child.eps))
+        else:
+            _replace_group_norms(child)

@@ -1,0 +1,321 @@
+"""A prior is one function: ``prior(x_t, t) -> E[x_0 | x_t]``.
+
+Noise, score, velocity and flow are other names for the same quantity. Every kind of trained network becomes this
+function in :class:`Prior`, and everything else in the package is written in terms of it.
+"""
+
+from __future__ import annotations
+
+import abc
+import copy
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from restore.schedule import Schedule
+
+Prediction = Literal["epsilon", "sample", "v_prediction", "flow_prediction"]
+PREDICTIONS: tuple[str, ...] = ("epsilon", "sample", "v_prediction", "flow_prediction")
+
+Self = TypeVar("Self", bound="BasePrior")
+
+
+def per_image(value: float | Tensor, x: Tensor) -> float | Tensor:
+    """A number as it is, or numbers ``(B,)`` shaped to multiply ``x`` ``(B, ...)``."""
+    if isinstance(value, Tensor):
+        return value.to(x).reshape(-1, *[1] * (x.ndim - 1))
+    return value
+
+
+class BasePrior(abc.ABC):
+    """What the methods need of a prior: its schedule, its range, and the estimate of the clean image.
+
+    Subclasses give :meth:`__call__`. See :class:`Prior` for networks, and ``restore.analytic`` for priors
+    whose estimate is known in closed form.
+
+    Attributes:
+        schedule: Signal and noise at each time.
+        value_range: The interval that images lie in, in the prior's own units.
+        bounded: Whether images never leave that interval, so that estimates may be clipped to it.
+        channels: Number of channels of an image, or None if any will do.
+        image_size: ``(H, W)`` where the prior is for one size only, else None.
+        name: What messages call it.
+    """
+
+    schedule: Schedule
+    value_range: tuple[float, float] = (-1.0, 1.0)
+    bounded: bool = True
+    channels: int | None = None
+    image_size: tuple[int, int] | None = None
+    name: str = "prior"
+
+    @abc.abstractmethod
+    def __call__(self, x_t: Tensor, t: float | Tensor) -> Tensor:
+        """``E[x_0 | x_t]``, in the shape of ``x_t`` ``(B, C, H, W)``; ``t`` in [0, 1], a float or ``(B,)``."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the prior computes."""
+        return torch.device("cpu")
+
+    def to(self: Self, device: str | torch.device) -> Self:
+        """The prior on another device."""
+        return self
+
+    def epsilon(self, x_t: Tensor, t: float | Tensor) -> Tensor:
+        """The expected noise ``E[eps | x_t] = (x_t - alpha x_hat) / sigma``; t above 0."""
+        alpha, sigma = self._at(x_t, t)
+        return (x_t - alpha * self(x_t, t)) / sigma
+
+    def score(self, x_t: Tensor, t: float | Tensor) -> Tensor:
+        """The gradient of ``log p(x_t)``, which is ``-E[eps | x_t] / sigma``; t above 0."""
+        _, sigma = self._at(x_t, t)
+        return -self.epsilon(x_t, t) / sigma
+
+    def velocity(self, x_t: Tensor, t: float | Tensor) -> Tensor:
+        """``v = alpha E[eps | x_t] - sigma E[x_0 | x_t]`` (arXiv:2202.00512); t above 0."""
+        alpha, sigma = self._at(x_t, t)
+        x_hat = self(x_t, t)
+        return alpha * (x_t - alpha * x_hat) / sigma - sigma * x_hat
+
+    def flow(self, x_t: Tensor, t: float | Tensor) -> Tensor:
+        """``E[eps - x_0 | x_t]``, the direction of rectified flow (arXiv:2209.03003); t above 0."""
+        alpha, sigma = self._at(x_t, t)
+        x_hat = self(x_t, t)
+        return (x_t - alpha * x_hat) / sigma - x_hat
+
+    def clip(self, x: Tensor) -> Tensor:
+        """An image limited to the prior's range, where it has one."""
+        return x.clamp(*self.value_range) if self.bounded else x
+
+    def _at(self, x_t: Tensor, t: float | Tensor) -> tuple[Any, Any]:
+        alpha, sigma = self.schedule(t)
+        return per_image(alpha, x_t), per_image(sigma, x_t)
+
+
+class Prior(BasePrior):
+    """A trained denoising network with its schedule, as the function ``(x_t, t) -> E[x_0 | x_t]``.
+
+    The network is called as ``network(x, step)`` with ``x`` ``(B, C, H, W)`` and float step numbers ``(B,)``, and with
+    ``class_labels=`` where labels are set; it returns a tensor, or an object with ``.sample`` as diffusers'
+    models do. It is put into evaluation mode, and its parameters are frozen.
+
+    Pictures of any size work: they are padded by reflection to what the network can take and cropped
+    again, and beyond ``tile`` pixels a side they go through the network in overlapping tiles, which bounds the memory.
+
+    Args:
+        network: The trained network.
+        schedule: The noise schedule it was trained with.
+        prediction: What it predicts: ``"epsilon"`` (the noise), ``"sample"`` (the clean image), ``"v_prediction"``
+            or ``"flow_prediction"``. A network with twice as many output channels as ``channels`` predicts the
+            variance, too; that half is left aside.
+        value_range: The interval of its images, normally (-1, 1).
+        channels: Channels of its images; found out from the network where it tells.
+        multiple: Heights and widths must be multiples of this; found out from the network where it tells.
+        tile: Largest side that goes through the network at once, in pixels; a multiple of ``multiple``.
+        overlap: How far neighbouring tiles overlap, in pixels.
+        config: What describes the prior in its saved folder (name, data, licence, ...).
+
+    Raises:
+        ValueError: If the prediction is not known or the range is empty.
+
+    Example:
+        >>> import torch
+        >>> from restore.networks import photo_unet
+        >>> prior = Prior(photo_unet((16, 16), layers=1), Schedule.linear())
+        >>> prior(torch.randn(1, 3, 33, 18), 0.5).shape
+        torch.Size([1, 3, 33, 18])
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        schedule: Schedule,
+        prediction: Prediction = "epsilon",
+        value_range: tuple[float, float] = (-1.0, 1.0),
+        *,
+        channels: int | None = None,
+        multiple: int | None = None,
+        tile: int = 512,
+        overlap: int = 64,
+        config: dict[str, Any] | None = None,
+    ) -> None:
+        if prediction not in PREDICTIONS:
+            raise ValueError(f"prediction must be one of {', '.join(PREDICTIONS)}, not {prediction!r}")
+        low, high = value_range
+        if not low < high:
+            raise ValueError(f"value_range must be (low, high) with low < high, not {value_range}")
+        self.network = network.eval().requires_grad_(False)
+        self.schedule = schedule
+        self.prediction = prediction
+        self.value_range = (float(low), float(high))
+        self.channels = channels if channels is not None else _channels_of(network)
+        self.multiple = multiple if multiple is not None else _multiple_of(network)
+        if tile % self.multiple or overlap % self.multiple or not 0 < 2 * overlap < tile:
+            raise ValueError(
+                f"tile and overlap must be multiples of {self.multiple} (what the network's sides must be), and tile "
+                f"more than twice the overlap; got tile={tile}, overlap={overlap}"
+            )
+        self.tile, self.overlap = tile, overlap
+        self.config = dict(config or {})
+        self.name = str(self.config.get("name", "prior"))
+        self.class_labels: Tensor | None = None
+        self.autocast: torch.dtype | None = None
+
+    # ---------------------------------------------------------------- where and how it runs
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network's parameters are."""
+        return next(iter(self.network.parameters()), torch.empty(0)).device
+
+    def to(self, device: str | torch.device) -> Prior:
+        """Moves the network to a device; returns the prior itself."""
+        self.network.to(device)
+        return self
+
+    def with_labels(self, class_labels: Tensor | list[int] | int) -> Prior:
+        """The same prior for given classes, for class-conditional networks.
+
+        Args:
+            class_labels: One integer label for all images, or one per image ``(B,)``.
+        """
+        conditioned = copy.copy(self)
+        conditioned.class_labels = torch.as_tensor(class_labels, dtype=torch.long).reshape(-1)
+        return conditioned
+
+    def with_autocast(self, dtype: torch.dtype) -> Prior:
+        """The same prior, with the network's arithmetic in another precision, e.g. ``torch.bfloat16``."""
+        other = copy.copy(self)
+        other.autocast = None if dtype == torch.float32 else dtype
+        return other
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes the prior as a folder: ``config.json`` and ``model.safetensors``. See :func:`restore.load_prior`."""
+        from restore.checkpoint import save_prior
+
+        return save_prior(self, folder)
+
+    # ---------------------------------------------------------------- the function
+
+    def __call__(self, x_t: Tensor, t: float | Tensor) -> Tensor:
+        """``E[x_0 | x_t]``.
+
+        Args:
+            x_t: Noisy state ``(B, C, H, W)``.
+            t: Time in [0, 1]; one float, or one per image ``(B,)``.
+
+        Returns:
+            The estimate of the clean image, of the shape and dtype of ``x_t``.
+        """
+        if isinstance(t, Tensor):
+            step = torch.tensor([self.schedule.step_of(float(v)) for v in t.reshape(-1)], device=x_t.device)
+            step = step.expand(len(x_t)) if len(step) == 1 else step
+        else:
+            step = torch.full((len(x_t),), self.schedule.step_of(t), device=x_t.device)
+        alpha, sigma = self._at(x_t, t)
+        output = self._sized(x_t, step)
+        if self.prediction == "sample":
+            return output
+        if self.prediction == "epsilon":
+            return (x_t - sigma * output) / alpha
+        if self.prediction == "v_prediction":
+            return (alpha * x_t - sigma * output) / (alpha**2 + sigma**2)
+        return (x_t - sigma * output) / (alpha + sigma)
+
+    def _sized(self, x: Tensor, step: Tensor) -> Tensor:
+        """The network on a picture of any size."""
+        height, width = x.shape[-2:]
+        bottom, right = -height % self.multiple, -width % self.multiple
+        if bottom or right:
+            x = _pad(x, bottom, right)
+        out = self._tiled(x, step) if max(x.shape[-2:]) > self.tile else self._evaluate(x, step)
+        return out[..., :height, :width]
+
+    def _evaluate(self, x: Tensor, step: Tensor) -> Tensor:
+        options = {}
+        if self.class_labels is not None:
+            labels = self.class_labels.to(x.device)
+            options["class_labels"] = labels.expand(len(x)) if len(labels) == 1 else labels
+        dtype = next((p.dtype for p in self.network.parameters() if p.is_floating_point()), x.dtype)
+        layout = torch.channels_last if x.device.type == "cpu" or dtype != torch.float32 else torch.contiguous_format
+        with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
+            out = self.network(x.to(dtype).contiguous(memory_format=layout), step.to(dtype), **options)
+        out = (out if isinstance(out, Tensor) else out.sample).to(x.dtype)
+        return out[:, : x.shape[1]]  # A learned variance, where there is one, lies in the channels behind.
+
+    def _tiled(self, x: Tensor, step: Tensor) -> Tensor:
+        """Overlapping tiles, blended with weights that fall linearly towards the tiles' edges."""
+        rows, columns = (_tile_starts(size, self.tile, self.overlap) for size in x.shape[-2:])
+        total, weight = torch.zeros_like(x), torch.zeros_like(x[:1, :1])
+        evaluate: Callable[[Tensor, Tensor], Tensor] = self._evaluate
+        if torch.is_grad_enabled() and x.requires_grad:
+            # The activations of all tiles at once would be what tiles are to avoid: recompute them.
+            evaluate = lambda part, step: checkpoint(self._evaluate, part, step, use_reentrant=False)  # noqa: E731
+        for top in rows:
+            for left in columns:
+                window = (..., slice(top, top + self.tile), slice(left, left + self.tile))
+                part = x[window]
+                ramp = _ramp(part.shape[-2], self.overlap, x)[:, None] * _ramp(part.shape[-1], self.overlap, x)
+                padding = (
+                    left,
+                    x.shape[-1] - left - part.shape[-1],
+                    top,
+                    x.shape[-2] - top - part.shape[-2],
+                )
+                total = total + F.pad(evaluate(part, step) * ramp, padding)
+                weight[window] += ramp
+        return total / weight
+
+    def __repr__(self) -> str:
+        millions = sum(p.numel() for p in self.network.parameters()) / 1e6
+        return f"<Prior {self.name!r}: {millions:.1f} M parameters, {self.prediction}, {self.schedule}>"
+
+
+def _pad(x: Tensor, bottom: int, right: int) -> Tensor:
+    """Padding by reflection where the picture is large enough for it, by its last rows and columns where not."""
+    for amount, axis in ((bottom, -2), (right, -1)):
+        while amount:
+            size = x.shape[axis]
+            step = min(amount, size - 1) if size > 1 else amount
+            pad = (0, 0, 0, step) if axis == -2 else (0, step, 0, 0)
+            x = F.pad(x, pad, mode="reflect" if size > 1 else "replicate")
+            amount -= step
+    return x
+
+
+def _tile_starts(size: int, tile: int, overlap: int) -> list[int]:
+    if size <= tile:
+        return [0]
+    count = math.ceil((size - overlap) / (tile - overlap))
+    # The last tile ends with the picture. All starts are multiples of the network's, so that every tile meets the
+    # same grid of folded pixels and strides as the whole picture would.
+    return [min(i * (tile - overlap), size - tile) for i in range(count)]
+
+
+def _ramp(size: int, overlap: int, like: Tensor) -> Tensor:
+    edge = torch.arange(1, size + 1, device=like.device, dtype=like.dtype)
+    return torch.minimum(edge, edge.flip(0)).clamp(max=overlap) / overlap
+
+
+def _channels_of(network: nn.Module) -> int | None:
+    for holder in (network, getattr(network, "config", None)):
+        for attribute in ("channels", "in_channels"):
+            value = getattr(holder, attribute, None)
+            if isinstance(value, int):
+                return value
+    return None
+
+
+def _multiple_of(network: nn.Module) -> int:
+    value = getattr(network, "multiple", None)
+    if isinstance(value, int):
+        return value
+    widths = getattr(getattr(network, "config", None), "block_out_channels", None)
+    return 2 ** (len(widths) - 1) if widths else 1

@@ -1,0 +1,424 @@
+"""The main job: ``solve(y, operator, method)``, and the one sampling loop.
+
+This file alone knows users' value ranges, devices and seeds. It turns a measurement into a :class:`Problem` in the
+prior's range, runs the loop with a method's hooks, and turns the result back.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from operators import LinearOperator, Mask, Operator
+from torch import Tensor
+
+from restore.checkpoint import load_prior
+from restore.images import ImageFormat, to_batch
+from restore.methods import REGISTRY, as_method
+from restore.methods.base import Method, Problem
+from restore.prior import BasePrior, Prior
+from restore.randomness import Randomness
+from restore.samplers import Sampler, as_sampler
+
+#: How many pixels are worked on at once, by kind of device: a batch beyond that is done in parts.
+PIXELS_AT_ONCE = {"cpu": 2**19, "cuda": 2**24}
+
+
+@dataclass(frozen=True)
+class State:
+    """What a callback is shown after every downward step.
+
+    Attributes:
+        step: Number of the step in this part of the batch, from 1.
+        steps: How many there are.
+        t: Time that the step started from.
+        s: Time that it went to.
+        x: The state at ``s`` in the prior's range, ``(B, C, H, W)``.
+        x_hat: The estimate of the clean image, in [0, 1] up to the estimate's error, ``(B, C, H, W)``.
+        draws: Positions of these pictures in the flat list of all draws (draw by draw, image by image).
+    """
+
+    step: int
+    steps: int
+    t: float
+    s: float
+    x: Tensor
+    x_hat: Tensor
+    draws: range
+
+
+Callback = Callable[[State], object]
+
+
+def solve(
+    y: Any,
+    operator: Operator,
+    method: str | Method = "dps",
+    *,
+    prior: str | Path | BasePrior = "photo",
+    noise: float | Sequence[float] | Tensor = 0.0,
+    steps: int | None = None,
+    samples: int | None = None,
+    sampler: str | Sampler | None = None,
+    seed: int | Sequence[int] | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    progress: bool = True,
+    callback: Callback | None = None,
+    **options: Any,
+) -> Any:
+    """Draws pictures that a prior finds likely and that agree with a measurement ``y = A(x) + noise``.
+
+    Args:
+        y: The measurement, with images in [0, 1] or as uint8: numpy or PIL ``(H, W)`` or ``(H, W, C)``, torch
+            ``(C, H, W)``; also batches, numpy ``(B, H, W, C)`` or torch ``(B, C, H, W)``.
+        operator: What made it: ``Mask``, ``Blur``, ``Downsample``, ``Grayscale``, ..., or your own.
+        method: A name (see :func:`restore.methods`), or an instance such as ``restore.methods.DPS(zeta=0.5)``.
+        prior: A name, a folder (see :func:`restore.load_prior`), or a prior.
+        noise: Standard deviation of the Gaussian noise in ``y``, in the units of ``y`` (of 255, if it is uint8); one
+            number, or one per image.
+        steps: Number of downward steps of the schedule; the method's own number by default.
+        samples: Number of draws for each image.
+        sampler: ``"ddpm"``, ``"ddim"`` or a sampler; the method's own by default.
+        seed: A whole number, or one per image. The same seed gives the same result for an image, whatever batch
+            it is in. None takes a new one every time.
+        device: Where to compute. By default where ``y`` is, if it is on a GPU; else where the prior is, if you
+            gave one; else a GPU if there is one.
+        dtype: ``"bfloat16"`` or ``"float16"`` runs the network in that precision (autocast). The state is
+            float32 always.
+        progress: Show a bar.
+        callback: Called with a :class:`State` after every downward step.
+        **options: Options of the named method.
+
+    Returns:
+        The restored picture or batch, of the same kind, dtype and device as ``y``, in [0, 1] or 0 to 255. With
+        ``samples=n``, a leading axis of ``n`` draws (for PIL, a list).
+
+    Raises:
+        TypeError: If an argument is of the wrong kind, or an option is not known.
+        ValueError: If the method cannot solve this problem (the message names methods that can), or sizes, channels
+            or values do not fit. All of this is found out before the first network call.
+        FileNotFoundError: If there is no such prior.
+        FloatingPointError: If the state stops being finite; the message names the step.
+
+    Example:
+        >>> import numpy as np
+        >>> from restore import Mask
+        >>> y = np.full((16, 16, 3), 0.5, np.float32)
+        >>> mask = np.ones((16, 16), bool)
+        >>> mask[4:8, 4:8] = False
+        >>> x = solve(y * mask[..., None], Mask(mask), "repaint", steps=2, seed=0, progress=False)
+        >>> x.shape, x.dtype
+        ((16, 16, 3), dtype('float32'))
+    """
+    if not isinstance(operator, Operator):
+        raise TypeError(
+            f"operator is a {type(operator).__name__}, expected one of the operators (Mask, Blur, ...); "
+            f"a function can be used as FromCallable(function)"
+        )
+    chosen = as_method(method, **options)
+    scheme = None if sampler is None else as_sampler(sampler)
+    steps = _whole(steps, "steps") if steps is not None else None
+    count = _whole(samples, "samples") if samples is not None else 1
+
+    batch, layout = to_batch(y, check_range=False, name="y")
+    images = len(batch)
+    noise_std = _noise(noise, images, layout)
+    _check_method(chosen, operator, noise_std)
+    shape = operator.image_shape(tuple(batch.shape[1:]))
+    operator.check_images(torch.empty(images, *shape, device="meta"))
+    fits = operator.measurement_shape(shape)
+    if tuple(batch.shape[1:]) != tuple(fits):
+        raise ValueError(
+            f"y has shape {tuple(batch.shape[1:])}, but {type(operator).__name__} measures {tuple(fits)} of such a picture"
+        )
+
+    where = _device(device, prior, batch)
+    denoiser = prior if isinstance(prior, BasePrior) else load_prior(prior)
+    _check_prior(denoiser, shape, batch, operator)
+    denoiser = denoiser.to(where)
+    if dtype is not None:
+        denoiser = _in_precision(denoiser, dtype)
+    batch, noise_std = batch.to(where), noise_std.to(where)
+    if operator.device != where:
+        operator = copy.deepcopy(operator).to(where)
+    target, physics, noise_std = _in_range_of(denoiser, batch, operator, noise_std, shape)
+
+    randomness = Randomness.for_draws(seed, images, count, where)
+    parts = _parts(images * count, shape, where)
+    times = chosen.bind(denoiser, Problem(target, physics, noise_std, (1, *shape), randomness), scheme, steps).times()
+    results = []
+    with _bar(len(parts) * _downward(times), chosen.name, progress) as bar:
+        for part in parts:
+            index = torch.tensor([draw % images for draw in part], device=where)
+            problem = Problem(
+                target[index], physics.select(index), noise_std[index], (len(part), *shape), randomness.part(part)
+            )
+            run = chosen.bind(denoiser, problem, scheme, steps)
+            report = _reporter(callback, denoiser, _downward(times), part)
+            results.append(_to_unit(denoiser, sampling_loop(run, bar.update, report)))
+    result = torch.cat(results)
+    return layout.restore(result, samples=samples if samples is None else count)
+
+
+def sample(
+    prior: str | Path | BasePrior = "photo",
+    shape: tuple[int, int, int, int] = (4, 3, 64, 64),
+    *,
+    steps: int = 250,
+    sampler: str | Sampler = "ddpm",
+    seed: int | None = None,
+    device: str | torch.device | None = None,
+    class_labels: Tensor | list[int] | int | None = None,
+    progress: bool = True,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Draws pictures from a prior, without a measurement.
+
+    Args:
+        prior: A name, a folder, or a prior.
+        shape: ``(B, C, H, W)``.
+        steps: Number of steps, one network call each.
+        sampler: ``"ddpm"``, ``"ddim"``, or a sampler.
+        seed: A whole number; picture ``i`` is the same however many are drawn.
+        device: Where to compute; where the prior is, by default, or a GPU if it is given by name.
+        class_labels: For class-conditional priors, one label or one per picture.
+        progress: Show a bar.
+        callback: Called with a :class:`State` after every step.
+
+    Returns:
+        ``(B, C, H, W)`` float32 on the device; in [0, 1] for a bounded prior.
+
+    Raises:
+        ValueError: If the shape does not suit the prior, or the number of steps is below 1.
+
+    Example:
+        >>> sample("photo", (1, 3, 16, 16), steps=2, seed=0, progress=False).shape
+        torch.Size([1, 3, 16, 16])
+    """
+    steps, scheme = _whole(steps, "steps"), as_sampler(sampler)
+    if len(shape) != 4 or min(shape) < 1:
+        raise ValueError(f"shape is (number, channels, height, width), all at least 1, not {tuple(shape)}")
+    denoiser = prior if isinstance(prior, BasePrior) else load_prior(prior)
+    if denoiser.channels not in (None, shape[1]):
+        raise ValueError(f"{denoiser.name!r} makes pictures of {denoiser.channels} channels, not {shape[1]}")
+    where = _device(device, prior, torch.empty(0))
+    denoiser = denoiser.to(where)
+    if class_labels is not None:
+        if not isinstance(denoiser, Prior):
+            raise TypeError(f"{denoiser.name!r} takes no class labels: only priors that are networks do")
+        denoiser = denoiser.with_labels(class_labels)
+    randomness = Randomness.for_draws(seed, 1, shape[0], where)
+    problem = Problem(torch.empty(0, device=where), None, torch.zeros(shape[0], device=where), shape, randomness)
+    run = Method().bind(denoiser, problem, scheme, steps)
+    with _bar(steps, "sampling", progress) as bar:
+        x = sampling_loop(run, bar.update, _reporter(callback, denoiser, steps, range(shape[0])))
+    return _to_unit(denoiser, x)
+
+
+def sampling_loop(
+    method: Method, advance: Callable[[], object], report: Callable[[Method, int, float, float, Tensor], object]
+) -> Tensor:
+    """The sampling loop: every method of the package runs through here.
+
+    Args:
+        method: A method that is bound to its problem.
+        advance: Called after every downward step.
+        report: Called after every downward step with the method, the step's number, ``t``, ``s`` and the state.
+
+    Returns:
+        The result in the prior's range, ``(B, C, H, W)``.
+
+    Raises:
+        FloatingPointError: If the state stops being finite.
+    """
+    times = method.times()
+    number, total = 0, _downward(times)
+    with torch.no_grad():
+        x = method.start(times[0])
+        for t, s in pairwise(times):
+            if s > t:
+                x = method.step_up(x, t, s)
+                continue
+            x = method.step(x, t, s)
+            number += 1
+            # A sum is finite only if all its terms are: one number to wait for.
+            if not math.isfinite(float(x.sum())):
+                raise FloatingPointError(
+                    f"the state is not finite after step {number} of {total} (t = {t:.3f}) of {method.name}: "
+                    f"take more steps or a weaker guidance"
+                )
+            advance()
+            report(method, number, t, s, x)
+        return method.finish(x)
+
+
+# -------------------------------------------------------------------- ranges
+
+
+def _in_range_of(
+    prior: BasePrior, y: Tensor, operator: Operator, noise: Tensor, shape: tuple[int, ...]
+) -> tuple[Tensor, Operator, Tensor]:
+    """Measurement, operator and noise level for images in the prior's range instead of [0, 1].
+
+    With ``x_prior = low + scale x`` a linear operator stays as it is, and ``A x_prior = low A 1 + scale y``. Any
+    other operator is given its images in [0, 1].
+    """
+    low, high = prior.value_range
+    scale = high - low
+    if not isinstance(operator, LinearOperator):
+        return scale * y, (operator if (low, high) == (0, 1) else _InUnitRange(operator, low, high)), scale * noise
+    with torch.no_grad():
+        white = operator(torch.ones(operator.batch_size or 1, *shape, device=y.device))
+    brightest = float(y.abs().max())
+    if prior.bounded and brightest > 4 * max(1.0, float(white.abs().max())) + 10 * float(noise.max()):
+        raise ValueError(
+            f"y goes up to {brightest:.4g}, where a white picture measures {float(white.max()):.4g}: images are in "
+            f"[0, 1] (divide by 255) or of dtype uint8"
+        )
+    return low * white + scale * y, operator, scale * noise
+
+
+class _InUnitRange(Operator):
+    """A non-linear operator, for images in another range than [0, 1]; its measurements are scaled alike."""
+
+    def __init__(self, operator: Operator, low: float, high: float) -> None:
+        super().__init__()
+        self.operator, self.low, self.scale = operator, low, high - low
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * self.operator((x - self.low) / self.scale)
+
+    def image_shape(self, measurement_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return self.operator.image_shape(measurement_shape)
+
+
+def _to_unit(prior: BasePrior, x: Tensor) -> Tensor:
+    low, high = prior.value_range
+    return (prior.clip(x) - low) / (high - low)
+
+
+# -------------------------------------------------------------------- checks, all before the first network call
+
+
+def suited(method: type[Method] | Method, operator: Operator, noisy: bool) -> list[str]:
+    """What a method lacks for a problem, in words; nothing if it will do.
+
+    Args:
+        method: A method.
+        operator: The operator of the problem.
+        noisy: Whether its measurement is noisy.
+    """
+    mask = operator if isinstance(operator, Mask) else None
+    binary = mask is not None and bool(((mask.mask == 0) | (mask.mask == 1)).all())
+    held = {
+        "linear": (isinstance(operator, LinearOperator), "a linear operator"),
+        "svd": (operator.has_svd, "an operator with a fast singular value decomposition"),
+        "mask": (binary, "a Mask of zeros and ones"),
+        "noise-free": (not noisy, "a measurement without noise (noise=0)"),
+    }
+    return [words for need, (there, words) in held.items() if need in method.needs and not there]
+
+
+def _check_method(method: Method, operator: Operator, noise: Tensor) -> None:
+    noisy = bool((noise > 0).any())
+    lacking = suited(method, operator, noisy)
+    if lacking:
+        able = [name for name, other in REGISTRY.items() if not suited(other, operator, noisy)]
+        given = f"{type(operator).__name__}{' with noise' if noisy else ''}"
+        raise ValueError(
+            f"{method.name} needs {' and '.join(lacking)}; got {given}. Methods that will do: {', '.join(able)}"
+        )
+
+
+def _check_prior(prior: BasePrior, shape: tuple[int, ...], y: Tensor, operator: Operator) -> None:
+    if len(shape) != 3:
+        raise ValueError(f"the picture would have shape {shape}; expected (channels, height, width)")
+    if prior.channels not in (None, shape[0]):
+        raise ValueError(
+            f"the prior {prior.name!r} makes pictures of {prior.channels} channels, but {type(operator).__name__} "
+            f"with a measurement of shape {tuple(y.shape[1:])} is of a picture of {shape[0]}. For a grey picture, give "
+            f"its values three times; for colour, leave transparency (a fourth channel) out"
+        )
+    if prior.image_size not in (None, tuple(shape[1:])):
+        raise ValueError(
+            f"the prior {prior.name!r} is for pictures of {prior.image_size} (height, width), not {shape[1:]}"
+        )
+
+
+def _noise(noise: float | Sequence[float] | Tensor, images: int, layout: ImageFormat) -> Tensor:
+    std = torch.as_tensor(noise, dtype=torch.float64).detach().cpu().flatten()
+    if len(std) not in (1, images):
+        raise ValueError(f"noise has {len(std)} numbers for {images} images: give one, or one per image")
+    if not (torch.isfinite(std) & (std >= 0)).all():
+        raise ValueError(f"noise is a standard deviation: finite and at least 0, not {std.tolist()}")
+    return (std / layout.scale).float().expand(images).clone()
+
+
+def _whole(value: object, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+    return value
+
+
+# -------------------------------------------------------------------- where and in what parts
+
+
+def _device(device: str | torch.device | None, prior: str | Path | BasePrior, y: Tensor) -> torch.device:
+    if device is not None:
+        where = torch.device(device)
+        if where.type == "cuda" and not torch.cuda.is_available():
+            raise ValueError("device is 'cuda', but torch finds no GPU here: leave device out, or say device='cpu'")
+    elif y.device.type != "cpu":
+        where = y.device
+    elif isinstance(prior, BasePrior):
+        where = prior.device
+    else:
+        where = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if where.type == "cuda" and where.index is None:
+        where = torch.device("cuda", torch.cuda.current_device())
+    return where
+
+
+def _in_precision(prior: BasePrior, dtype: str | torch.dtype) -> BasePrior:
+    named = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if named not in (torch.float32, torch.bfloat16, torch.float16):
+        raise ValueError(f"dtype must be 'float32', 'bfloat16' or 'float16', not {dtype!r}")
+    if not isinstance(prior, Prior):
+        raise TypeError(f"{prior.name!r} has no network whose precision could be chosen: leave dtype out")
+    return prior.with_autocast(named)
+
+
+def _parts(draws: int, shape: tuple[int, ...], device: torch.device) -> list[range]:
+    """All draws, in parts that fit into memory: results do not depend on the parts."""
+    limit = PIXELS_AT_ONCE.get(device.type, PIXELS_AT_ONCE["cpu"])
+    size = max(1, limit // (shape[-2] * shape[-1]))
+    return [range(first, min(first + size, draws)) for first in range(0, draws, size)]
+
+
+def _downward(times: Sequence[float]) -> int:
+    return sum(s < t for t, s in pairwise(times))
+
+
+def _reporter(
+    callback: Callback | None, prior: BasePrior, steps: int, draws: range
+) -> Callable[[Method, int, float, float, Tensor], object]:
+    low, high = prior.value_range
+
+    def report(method: Method, number: int, t: float, s: float, x: Tensor) -> None:
+        if callback is not None:
+            callback(State(number, steps, t, s, x, (method.x_hat - low) / (high - low), draws))
+
+    return report
+
+
+def _bar(total: int, name: str, shown: bool) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=name, unit="step", disable=not shown, leave=False)
