@@ -23,12 +23,12 @@ from operators import (
     Operator,
     PoissonNoise,
 )
-
 from restore import methods
 from restore.checkpoint import load_prior
 from restore.prior import Prior
 from restore.schedule import Schedule
 from restore.solve import sample, solve
+from restore.tasks import colorize, deblur, inpaint, super_resolve
 
 if TYPE_CHECKING:
     from restore.training import train
@@ -49,10 +49,14 @@ __all__ = [
     "PoissonNoise",
     "Prior",
     "Schedule",
+    "colorize",
+    "deblur",
+    "inpaint",
     "load_prior",
     "methods",
     "sample",
     "solve",
+    "super_resolve",
     "train",
 ]
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from operators import LinearOperator
 from torch import Tensor
 
+from operators import LinearOperator
 from restore.prior import BasePrior, per_image
 from restore.randomness import stream_seed
 from restore.schedule import Schedule
@@ -89,7 +89,9 @@ class GaussianPrior(BasePrior):
             raise ValueError("a covariance must be symmetric")
         values, vectors = torch.linalg.eigh(covariance)
         if values.min() < -1e-9 * values.max():
-            raise ValueError(f"a covariance has no negative eigenvalue; the least of this one is {values.min():.3g}")
+            raise ValueError(
+                f"a covariance has no negative eigenvalue; the least of this one is {values.min():.3g}"
+            )
         self.distribution = Gaussian(mean, covariance)
         self.schedule = schedule or Schedule.linear()
         self.channels = mean.shape[0]
@@ -122,7 +124,9 @@ class GaussianPrior(BasePrior):
         mean, covariance = self.distribution.mean, self.distribution.covariance
         matrix = operator_matrix(operator, tuple(mean.shape))
         if matrix.shape[0] != y.numel():
-            raise ValueError(f"the operator measures {matrix.shape[0]} numbers of such an image, y has {y.numel()}")
+            raise ValueError(
+                f"the operator measures {matrix.shape[0]} numbers of such an image, y has {y.numel()}"
+            )
         cross = matrix @ covariance
         of_y = cross @ matrix.T + noise**2 * torch.eye(len(matrix), dtype=torch.float64)
         # The pseudo-inverse: without noise, pixels that the operator sets to zero have no variance.

@@ -108,7 +108,8 @@ def build_network(description: dict[str, Any]) -> nn.Module:
     if kind == "UNet2DModel":
         from diffusers import UNet2DModel
 
-        return UNet2DModel(**description["config"])
+        network: Any = UNet2DModel(**description["config"])
+        return network
     raise ValueError(f"unknown network {kind!r}; known are FoldedUNet and UNet2DModel")
 
 
@@ -116,7 +117,8 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     """Fills a network from a safetensors file; every tensor must be there and fit.
 
     Raises:
-        ValueError: If the file is damaged, or tensors are missing, unknown, or of another shape; the message names them.
+        ValueError: If the file is damaged, or tensors are missing, unknown, or of another shape; the message
+            names them.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -124,7 +126,9 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     try:
         found: dict[str, Tensor] = load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{str(path)!r} is damaged or no safetensors file ({error}): fetch it again") from error
+        raise ValueError(
+            f"{str(path)!r} is damaged or no safetensors file ({error}): fetch it again"
+        ) from error
     expected = network.state_dict()
     missing, unknown = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
     wrong = [
@@ -133,7 +137,11 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
         if found[name].shape != expected[name].shape
     ]
     problems = [
-        *(f"{len(names)} {word} tensors (first: {names[0]})" for word, names in (("missing", missing), ("unknown", unknown)) if names),
+        *(
+            f"{len(names)} {word} tensors (first: {names[0]})"
+            for word, names in (("missing", missing), ("unknown", unknown))
+            if names
+        ),
         *(wrong[:3]),
     ]
     if problems:
@@ -169,21 +177,23 @@ def load_prior(source: str | Path, *, device: str | torch.device = "cpu") -> Pri
         needed = ("network", "schedule", "prediction", "value_range", "tile", "overlap")
         lacking = [key for key in needed if key not in config]
         if lacking:
-            raise ValueError(f"{str(folder / CONFIG)!r} lacks {', '.join(lacking)}: the file is damaged, or was edited")
+            raise ValueError(
+                f"{str(folder / CONFIG)!r} lacks {', '.join(lacking)}: the file is damaged, or was edited"
+            )
         try:
             network = build_network(config["network"]).float()
             schedule = Schedule.from_config(config["schedule"])
             low, high = config["value_range"]
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise ValueError(f"{str(folder / CONFIG)!r} describes nothing that can be built: {error}") from error
+            raise ValueError(
+                f"{str(folder / CONFIG)!r} describes nothing that can be built: {error}"
+            ) from error
         load_weights(network, folder / WEIGHTS)
-        described = {
-            k: v
-            for k, v in config.items()
-            if k not in (*needed, "format")
-        }
+        described = {k: v for k, v in config.items() if k not in (*needed, "format")}
         sizes = {"tile": config["tile"], "overlap": config["overlap"]}
-        return Prior(network, schedule, config["prediction"], (low, high), config=described, **sizes).to(device)
+        return Prior(network, schedule, config["prediction"], (low, high), config=described, **sizes).to(
+            device
+        )
     if config.get("_class_name") == "UNet2DModel":
         # A bare network does not say how it was trained: DDPM's schedule is what nearly all of them used.
         return _from_diffusers(folder, Schedule.linear(), "epsilon", folder.name).to(device)
@@ -199,7 +209,9 @@ def _find(source: str | Path) -> Path:
     if path.is_dir():
         if (path / CONFIG).is_file() or (path / "model_index.json").is_file():
             return path
-        raise FileNotFoundError(f"the folder {str(path)!r} has neither {CONFIG} nor model_index.json: it is no prior")
+        raise FileNotFoundError(
+            f"the folder {str(path)!r} has neither {CONFIG} nor model_index.json: it is no prior"
+        )
     if str(source).isidentifier() and (inside / str(source) / CONFIG).is_file():
         return inside / str(source)
     names = sorted(p.parent.name for p in inside.glob(f"*/{CONFIG}"))
@@ -213,7 +225,8 @@ def _load_pipeline(folder: Path) -> Prior:
     if "unet" not in index or index["unet"][1] != "UNet2DModel" or "vae" in index or "vqvae" in index:
         raise ValueError(
             f"{str(folder)!r} is a {index.get('_class_name')}: only unconditional pixel-space pipelines "
-            f"(DDPMPipeline, DDIMPipeline with a UNet2DModel) can be loaded; latent and text-conditioned ones cannot yet"
+            f"(DDPMPipeline, DDIMPipeline with a UNet2DModel) can be loaded; "
+            f"latent and text-conditioned ones cannot yet"
         )
     config = _read_json(folder / "scheduler" / "scheduler_config.json")
     if "beta_schedule" not in config and config.get("trained_betas") is None:
@@ -262,19 +275,28 @@ def _from_diffusers(folder: Path, schedule: Schedule, prediction: str, name: str
         raise ValueError(f"{str(folder)!r} is damaged, or was not copied whole: {error}") from error
     if report["missing_keys"] or report["mismatched_keys"]:
         lacking = [*report["missing_keys"], *report["mismatched_keys"]]
-        raise ValueError(f"{str(folder)!r} lacks {len(lacking)} of the network's tensors (first: {lacking[0]})")
+        raise ValueError(
+            f"{str(folder)!r} lacks {len(lacking)} of the network's tensors (first: {lacking[0]})"
+        )
     if prediction not in ("epsilon", "sample", "v_prediction"):
-        raise ValueError(f"unknown prediction_type {prediction!r} in the scheduler's configuration of {name!r}")
-    return Prior(network, schedule, prediction, channels=network.config.in_channels, config={"name": name})  # type: ignore[arg-type]
+        raise ValueError(
+            f"unknown prediction_type {prediction!r} in the scheduler's configuration of {name!r}"
+        )
+    channels = network.config.in_channels
+    return Prior(network, schedule, prediction, channels=channels, config={"name": name})  # type: ignore[arg-type]
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError:
-        raise FileNotFoundError(f"{str(path)!r} is missing: the folder is no prior, or was not copied whole") from None
+        raise FileNotFoundError(
+            f"{str(path)!r} is missing: the folder is no prior, or was not copied whole"
+        ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{str(path)!r} is no JSON ({error})") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{str(path)!r} holds no configuration (expected an object, found a {type(content).__name__})")
+        raise ValueError(
+            f"{str(path)!r} holds no configuration (expected an object, found a {type(content).__name__})"
+        )
     return content

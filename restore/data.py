@@ -35,7 +35,9 @@ def find_images(folder: str | Path) -> list[Path]:
     paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
     if not paths:
         known = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise FileNotFoundError(f"no pictures in {str(root)!r} or its sub-folders; files ending in {known} count")
+        raise FileNotFoundError(
+            f"no pictures in {str(root)!r} or its sub-folders; files ending in {known} count"
+        )
     return paths
 
 
@@ -100,7 +102,9 @@ class Crops:
         scales: int = 2,
     ) -> None:
         if not paths:
-            raise ValueError("no pictures to train on: all that were found are held out for validation, or there were none")
+            raise ValueError(
+                "no pictures to train on: all that were found are held out for validation, or there were none"
+            )
         with ThreadPoolExecutor() as pool:  # Decoding releases the interpreter lock.
             pyramids = list(pool.map(lambda p: _pyramid(p, size, channels, scales), paths))
         images = [image for pyramid in pyramids for image in pyramid]
@@ -134,7 +138,9 @@ class Crops:
         self.count = len(images)
         shapes = torch.tensor([image.shape[:2] for image in images])
         areas = shapes.prod(1)
-        self._pixels = torch.from_numpy(np.concatenate([np.ascontiguousarray(i).reshape(-1) for i in images])).to(device)
+        self._pixels = torch.from_numpy(
+            np.concatenate([np.ascontiguousarray(i).reshape(-1) for i in images])
+        ).to(device)
         self._starts = (torch.cumsum(areas, 0) - areas).mul(self.channels).to(device)
         self._shapes = shapes.to(device)
         # Which picture: a uniform number against these edges. float64, since small pictures have small shares.
@@ -178,7 +184,9 @@ def _pyramid(path: Path, size: int, channels: int, scales: int) -> list[np.ndarr
 
     pixels = read_image(path, mode="RGB" if channels == 3 else "L")
     if pixels.dtype != np.uint8:
-        pixels = np.rint(pixels / 257.0 if pixels.dtype == np.uint16 else np.clip(pixels, 0, 1) * 255.0).astype(np.uint8)
+        pixels = np.rint(
+            pixels / 257.0 if pixels.dtype == np.uint16 else np.clip(pixels, 0, 1) * 255.0
+        ).astype(np.uint8)
     image = Image.fromarray(pixels)
     levels = []
     for _ in range(scales + 1):

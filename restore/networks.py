@@ -13,14 +13,11 @@ Two choices make a small network good for pictures of any size:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from diffusers import UNet2DModel
 
 
 class PixelNorm(nn.Module):
@@ -74,7 +71,7 @@ class FoldedUNet(nn.Module):
             raise ValueError(f"norm must be 'pixel' or 'group', not {norm!r}")
         self.config = {"config": dict(config), "fold": fold, "norm": norm}
         self.fold = fold
-        self.unet: UNet2DModel = UNet2DModel(**config)
+        self.unet = cast(Any, UNet2DModel(**config))
         if norm == "pixel":
             _replace_group_norms(self.unet)
 

@@ -244,7 +244,11 @@ class Prior(BasePrior):
             labels = self.class_labels.to(x.device)
             options["class_labels"] = labels.expand(len(x)) if len(labels) == 1 else labels
         dtype = next((p.dtype for p in self.network.parameters() if p.is_floating_point()), x.dtype)
-        layout = torch.channels_last if x.device.type == "cpu" or dtype != torch.float32 else torch.contiguous_format
+        layout = (
+            torch.channels_last
+            if x.device.type == "cpu" or dtype != torch.float32
+            else torch.contiguous_format
+        )
         with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
             out = self.network(x.to(dtype).contiguous(memory_format=layout), step.to(dtype), **options)
         out = (out if isinstance(out, Tensor) else out.sample).to(x.dtype)
@@ -262,7 +266,9 @@ class Prior(BasePrior):
             for left in columns:
                 window = (..., slice(top, top + self.tile), slice(left, left + self.tile))
                 part = x[window]
-                ramp = _ramp(part.shape[-2], self.overlap, x)[:, None] * _ramp(part.shape[-1], self.overlap, x)
+                ramp = _ramp(part.shape[-2], self.overlap, x)[:, None] * _ramp(
+                    part.shape[-1], self.overlap, x
+                )
                 padding = (
                     left,
                     x.shape[-1] - left - part.shape[-1],
@@ -305,7 +311,7 @@ def _ramp(size: int, overlap: int, like: Tensor) -> Tensor:
 
 
 def _channels_of(network: nn.Module) -> int | None:
-    for holder in (network, getattr(network, "config", None)):
+    for holder in (getattr(network, "config", None), network):  # diffusers warns where its models are asked
         for attribute in ("channels", "in_channels"):
             value = getattr(holder, attribute, None)
             if isinstance(value, int):

@@ -65,7 +65,9 @@ class Randomness:
         elif isinstance(seed, Sequence) and not isinstance(seed, (str, bytes)):
             per_image = [_whole(s) for s in seed]
             if len(per_image) != images:
-                raise ValueError(f"got {len(per_image)} seeds for {images} images: give one seed, or one per image")
+                raise ValueError(
+                    f"got {len(per_image)} seeds for {images} images: give one seed, or one per image"
+                )
         else:
             per_image = [_whole(seed)] * images
         return cls([stream_seed(s, draw) for draw in range(samples) for s in per_image], device)
@@ -81,7 +83,9 @@ class Randomness:
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Fresh standard normal numbers, float32, ``(B, *shape)``."""
-        return torch.stack([torch.randn(tuple(shape), generator=g, device=self.device) for g in self._generators])
+        return torch.stack(
+            [torch.randn(tuple(shape), generator=g, device=self.device) for g in self._generators]
+        )
 
     def normal_like(self, x: Tensor) -> Tensor:
         """Fresh standard normal numbers of the shape and dtype of ``x`` ``(B, ...)``, on its device."""

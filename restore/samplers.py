@@ -22,7 +22,9 @@ class Sampler(abc.ABC):
     """One downward step of the sampling loop."""
 
     @abc.abstractmethod
-    def step(self, x_t: Tensor, x_hat: Tensor, t: float, s: float, schedule: Schedule, noise: Noise) -> Tensor:
+    def step(
+        self, x_t: Tensor, x_hat: Tensor, t: float, s: float, schedule: Schedule, noise: Noise
+    ) -> Tensor:
         """The state at time ``s``.
 
         Args:
@@ -61,7 +63,9 @@ class DDIM(Sampler):
         if not 0 <= self.eta <= 1:
             raise ValueError(f"eta must lie in [0, 1] (0: no fresh noise, 1: DDPM), not {self.eta}")
 
-    def step(self, x_t: Tensor, x_hat: Tensor, t: float, s: float, schedule: Schedule, noise: Noise) -> Tensor:
+    def step(
+        self, x_t: Tensor, x_hat: Tensor, t: float, s: float, schedule: Schedule, noise: Noise
+    ) -> Tensor:
         """The state at time ``s``; see :class:`DDIM` for the formula."""
         alpha_t, sigma_t = schedule(t)
         alpha_s, sigma_s = schedule(s)

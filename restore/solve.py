@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from operators import LinearOperator, Mask, Operator
 from torch import Tensor
 
+from operators import LinearOperator, Mask, Operator
 from restore.checkpoint import load_prior
 from restore.images import ImageFormat, to_batch
 from restore.methods import REGISTRY, as_method
@@ -136,7 +136,8 @@ def solve(
     fits = operator.measurement_shape(shape)
     if tuple(batch.shape[1:]) != tuple(fits):
         raise ValueError(
-            f"y has shape {tuple(batch.shape[1:])}, but {type(operator).__name__} measures {tuple(fits)} of such a picture"
+            f"y has shape {tuple(batch.shape[1:])}, but {type(operator).__name__} measures "
+            f"{tuple(fits)} of such a picture"
         )
 
     where = _device(device, prior, batch)
@@ -152,15 +153,21 @@ def solve(
 
     randomness = Randomness.for_draws(seed, images, count, where)
     parts = _parts(images * count, shape, where)
-    times = chosen.bind(denoiser, Problem(target, physics, noise_std, (1, *shape), randomness), scheme, steps).times()
+    times = chosen.bind(
+        denoiser, Problem(target, physics, noise_std, (1, *shape), randomness), scheme, steps
+    ).times()
     results = []
     with _bar(len(parts) * _downward(times), chosen.name, progress) as bar:
         for part in parts:
             index = torch.tensor([draw % images for draw in part], device=where)
             problem = Problem(
-                target[index], physics.select(index), noise_std[index], (len(part), *shape), randomness.part(part)
+                target[index],
+                physics.select(index),
+                noise_std[index],
+                (len(part), *shape),
+                randomness.part(part),
             )
-            run = chosen.bind(denoiser, problem, scheme, steps)
+            run = chosen.bind(_with_labels_of(denoiser, index), problem, scheme, steps)
             report = _reporter(callback, denoiser, _downward(times), part)
             results.append(_to_unit(denoiser, sampling_loop(run, bar.update, report)))
     result = torch.cat(results)
@@ -215,7 +222,9 @@ def sample(
             raise TypeError(f"{denoiser.name!r} takes no class labels: only priors that are networks do")
         denoiser = denoiser.with_labels(class_labels)
     randomness = Randomness.for_draws(seed, 1, shape[0], where)
-    problem = Problem(torch.empty(0, device=where), None, torch.zeros(shape[0], device=where), shape, randomness)
+    problem = Problem(
+        torch.empty(0, device=where), None, torch.zeros(shape[0], device=where), shape, randomness
+    )
     run = Method().bind(denoiser, problem, scheme, steps)
     with _bar(steps, "sampling", progress) as bar:
         x = sampling_loop(run, bar.update, _reporter(callback, denoiser, steps, range(shape[0])))
@@ -223,7 +232,9 @@ def sample(
 
 
 def sampling_loop(
-    method: Method, advance: Callable[[], object], report: Callable[[Method, int, float, float, Tensor], object]
+    method: Method,
+    advance: Callable[[], object],
+    report: Callable[[Method, int, float, float, Tensor], object],
 ) -> Tensor:
     """The sampling loop: every method of the package runs through here.
 
@@ -273,7 +284,11 @@ def _in_range_of(
     low, high = prior.value_range
     scale = high - low
     if not isinstance(operator, LinearOperator):
-        return scale * y, (operator if (low, high) == (0, 1) else _InUnitRange(operator, low, high)), scale * noise
+        return (
+            scale * y,
+            (operator if (low, high) == (0, 1) else _InUnitRange(operator, low, high)),
+            scale * noise,
+        )
     with torch.no_grad():
         white = operator(torch.ones(operator.batch_size or 1, *shape, device=y.device))
     brightest = float(y.abs().max())
@@ -346,10 +361,22 @@ def _check_prior(prior: BasePrior, shape: tuple[int, ...], y: Tensor, operator: 
             f"with a measurement of shape {tuple(y.shape[1:])} is of a picture of {shape[0]}. For a grey picture, give "
             f"its values three times; for colour, leave transparency (a fourth channel) out"
         )
+    labels = prior.class_labels if isinstance(prior, Prior) else None
+    if labels is not None and len(labels) not in (1, len(y)):
+        raise ValueError(
+            f"the prior has {len(labels)} class labels for {len(y)} images: give one, or one per image"
+        )
     if prior.image_size not in (None, tuple(shape[1:])):
         raise ValueError(
             f"the prior {prior.name!r} is for pictures of {prior.image_size} (height, width), not {shape[1:]}"
         )
+
+
+def _with_labels_of(prior: BasePrior, index: Tensor) -> BasePrior:
+    """The prior for some images of the batch: its class labels follow them, where there is one per image."""
+    if not isinstance(prior, Prior) or prior.class_labels is None or len(prior.class_labels) == 1:
+        return prior
+    return prior.with_labels(prior.class_labels[index.cpu()])
 
 
 def _noise(noise: float | Sequence[float] | Tensor, images: int, layout: ImageFormat) -> Tensor:
@@ -374,7 +401,9 @@ def _device(device: str | torch.device | None, prior: str | Path | BasePrior, y:
     if device is not None:
         where = torch.device(device)
         if where.type == "cuda" and not torch.cuda.is_available():
-            raise ValueError("device is 'cuda', but torch finds no GPU here: leave device out, or say device='cpu'")
+            raise ValueError(
+                "device is 'cuda', but torch finds no GPU here: leave device out, or say device='cpu'"
+            )
     elif y.device.type != "cpu":
         where = y.device
     elif isinstance(prior, BasePrior):

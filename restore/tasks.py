@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from operators import Blur, Downsample, Grayscale, LinearOperator, Mask
 from torch import Tensor
 
+from operators import Blur, Downsample, Grayscale, LinearOperator, Mask
 from restore.images import to_batch
 from restore.prior import BasePrior
 from restore.solve import solve
@@ -30,17 +30,19 @@ PIXELS_AT_ONCE = 16_000_000
 PATCH = 1024
 
 
-def inpaint(image: Any, mask: Any, *, method: str | None = None, steps: int | None = None, **settings: Any) -> Any:
+def inpaint(
+    image: Any, mask: Any, *, method: str | None = None, steps: int | None = None, **settings: Any
+) -> Any:
     """Fills in what a mask leaves out; every other pixel stays exactly as it is.
 
     Only the surroundings of the holes go through the network, so that a small hole in a large photograph costs
     little.
 
     Args:
-        image: The picture: numpy ``(H, W)`` or ``(H, W, 3)``, PIL, torch ``(C, H, W)``, or a batch; what lies in the holes is
-            not looked at.
-        mask: ``(H, W)``, for all pictures: True, or above 0, where the picture is kept. Masks drawn in an editor, white where
-            something is to be filled in, are read by ``operators.mask_from_image``.
+        image: The picture: numpy ``(H, W)`` or ``(H, W, 3)``, PIL, torch ``(C, H, W)``, or a batch; what lies in
+            the holes is not looked at.
+        mask: ``(H, W)``, for all pictures: True, or above 0, where the picture is kept. Masks drawn in an editor,
+            white where something is to be filled in, are read by ``operators.mask_from_image``.
         method: A method that can fill holes; RePaint by default.
         steps: Number of steps.
         **settings: Further arguments of :func:`restore.solve`, e.g. ``seed=0, samples=4, prior="photo"``.
@@ -63,21 +65,23 @@ def inpaint(image: Any, mask: Any, *, method: str | None = None, steps: int | No
     kept = torch.as_tensor(np.asarray(mask) if not isinstance(mask, Tensor) else mask).cpu() > 0
     if kept.shape != batch.shape[-2:]:
         raise ValueError(
-            f"the mask has shape {tuple(kept.shape)}, the picture {tuple(batch.shape[-2:])}: give one of the picture's size, "
-            f"(height, width)"
+            f"the mask has shape {tuple(kept.shape)}, the picture {tuple(batch.shape[-2:])}: "
+            f"give one of the picture's size, (height, width)"
         )
     if not kept.any():
-        raise ValueError("the mask keeps nothing of the picture: True (or white, after mask_from_image) means kept")
+        raise ValueError(
+            "the mask keeps nothing of the picture: True (or white, after mask_from_image) means kept"
+        )
     colour, back = _as_colour(batch, settings)
     samples, settings = _draws(settings)
     result = torch.where(kept.to(batch.device), colour, 0).repeat(samples or 1, 1, 1, 1)
-    for window in hole_windows(kept.numpy(), MARGIN):
-        part = kept[window]
-        y = torch.where(part.to(batch.device), colour[(..., *window)], 0)
+    for rows, columns in hole_windows(kept.numpy(), MARGIN):
+        part = kept[rows, columns]
+        y = torch.where(part.to(batch.device), colour[..., rows, columns], 0)
         filled = _solve("inpaint", y, Mask(part), method, steps, {**settings, "samples": samples or 1})
         hole = ~part.to(batch.device)
-        target = result[(..., *window)]
-        result[(..., *window)] = torch.where(hole, filled.flatten(0, 1), target)
+        target = result[..., rows, columns]
+        result[..., rows, columns] = torch.where(hole, filled.flatten(0, 1), target)
     result = torch.where(kept.to(batch.device), batch.repeat(samples or 1, 1, 1, 1), back(result))
     return layout.restore(result, samples=samples)
 
@@ -110,7 +114,9 @@ def super_resolve(
 
     def enlarge(part: Tensor) -> Tensor:
         operator = Downsample(int(scale))
-        x = _solve("super_resolve", part, operator, method, steps, {**settings, "samples": samples or 1}).flatten(0, 1)
+        x = _solve(
+            "super_resolve", part, operator, method, steps, {**settings, "samples": samples or 1}
+        ).flatten(0, 1)
         return _consistent(x, part, operator, settings)
 
     if colour.shape[-2] * colour.shape[-1] * scale**2 <= PIXELS_AT_ONCE:
@@ -151,7 +157,9 @@ def deblur(
         >>> deblur(blurred, gaussian_kernel(1.0), steps=2, seed=0, progress=False).shape
         (16, 20, 3)
     """
-    weights = torch.as_tensor(np.array(kernel, dtype=np.float64) if not isinstance(kernel, Tensor) else kernel).double()
+    weights = torch.as_tensor(
+        np.array(kernel, dtype=np.float64) if not isinstance(kernel, Tensor) else kernel
+    ).double()
     if not float(weights.sum()) > 0:
         raise ValueError(f"a blur's kernel sums to more than 0; this one to {float(weights.sum()):.3g}")
     batch, layout = to_batch(image, name="image")
@@ -168,7 +176,8 @@ def colorize(image: Any, *, method: str | None = None, steps: int | None = None,
     """Gives a grey picture plausible colours, and keeps its luma.
 
     Args:
-        image: The picture: numpy ``(H, W)``, PIL, torch ``(1, H, W)``, or a batch; of a colour picture the luma is taken.
+        image: The picture: numpy ``(H, W)``, PIL, torch ``(1, H, W)``, or a batch; of a colour picture
+            the luma is taken.
         method: A method; DPS by default.
         steps: Number of steps.
         **settings: Further arguments of :func:`restore.solve`.
@@ -185,9 +194,13 @@ def colorize(image: Any, *, method: str | None = None, steps: int | None = None,
     operator = Grayscale("luma")
     luma = operator(batch.cpu()).to(batch.device) if batch.shape[1] == 3 else batch
     if luma.shape[1] != 1:
-        raise ValueError(f"expected a grey picture, or a colour one of 3 channels; got {batch.shape[1]} channels")
+        raise ValueError(
+            f"expected a grey picture, or a colour one of 3 channels; got {batch.shape[1]} channels"
+        )
     samples, settings = _draws(settings)
-    result = _solve("colorize", luma, operator, method, steps, {**settings, "samples": samples or 1}).flatten(0, 1)
+    result = _solve("colorize", luma, operator, method, steps, {**settings, "samples": samples or 1}).flatten(
+        0, 1
+    )
     return layout.restore(_consistent(result, luma, operator, settings), samples=samples)
 
 
@@ -195,7 +208,12 @@ def colorize(image: Any, *, method: str | None = None, steps: int | None = None,
 
 
 def _solve(
-    task: str, y: Tensor, operator: LinearOperator, method: str | None, steps: int | None, settings: dict[str, Any]
+    task: str,
+    y: Tensor,
+    operator: LinearOperator,
+    method: str | None,
+    steps: int | None,
+    settings: dict[str, Any],
 ) -> Tensor:
     """``solve`` with the task's defaults; those of the default method are not for another method."""
     chosen = DEFAULTS[task]
@@ -254,7 +272,8 @@ def hole_windows(kept: np.ndarray, margin: int) -> list[tuple[slice, slice]]:
         for box in rest:
             for i, other in enumerate(boxes):
                 if box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]:
-                    boxes[i] = (*map(min, box[:2], other[:2]), *map(max, box[2:], other[2:]))  # type: ignore[assignment]
+                    (top, left), (bottom, right) = map(min, box[:2], other[:2]), map(max, box[2:], other[2:])
+                    boxes[i] = (top, left, bottom, right)
                     merged = True
                     break
             else:
@@ -264,7 +283,12 @@ def hole_windows(kept: np.ndarray, margin: int) -> list[tuple[slice, slice]]:
 
 def _grown(box: tuple[int, ...], margin: int, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     top, left, bottom, right = box
-    return max(top - margin, 0), max(left - margin, 0), min(bottom + margin, shape[0]), min(right + margin, shape[1])
+    return (
+        max(top - margin, 0),
+        max(left - margin, 0),
+        min(bottom + margin, shape[0]),
+        min(right + margin, shape[1]),
+    )
 
 
 def _by_patches(y: Tensor, scale: int, samples: int, enlarge: Callable[[Tensor], Tensor]) -> Tensor:
@@ -276,7 +300,9 @@ def _by_patches(y: Tensor, scale: int, samples: int, enlarge: Callable[[Tensor],
     for top in _starts(height, side, overlap):
         for left in _starts(width, side, overlap):
             part = y[..., top : top + side, left : left + side]
-            fade = _fade(part.shape[-2] * scale, overlap * scale)[:, None] * _fade(part.shape[-1] * scale, overlap * scale)
+            fade = _fade(part.shape[-2] * scale, overlap * scale)[:, None] * _fade(
+                part.shape[-1] * scale, overlap * scale
+            )
             rows = slice(top * scale, (top + part.shape[-2]) * scale)
             columns = slice(left * scale, (left + part.shape[-1]) * scale)
             result[..., rows, columns] += enlarge(part).cpu() * fade
@@ -285,7 +311,11 @@ def _by_patches(y: Tensor, scale: int, samples: int, enlarge: Callable[[Tensor],
 
 
 def _starts(size: int, side: int, overlap: int) -> list[int]:
-    return [0] if size <= side else sorted({min(i, size - side) for i in range(0, size - overlap, side - overlap)})
+    return (
+        [0]
+        if size <= side
+        else sorted({min(i, size - side) for i in range(0, size - overlap, side - overlap)})
+    )
 
 
 def _fade(size: int, overlap: int) -> Tensor:

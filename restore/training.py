@@ -80,8 +80,8 @@ def _tables(schedule: Schedule, device: torch.device) -> tuple[Tensor, Tensor]:
 class EMA:
     """An exponential moving average of a network's weights, which is what is saved and sampled from.
 
-    The decay rises as ``(1 + n) / (10 + n)`` with the number of updates ``n``, so that a short run is not an average of its
-    random start.
+    The decay rises as ``(1 + n) / (10 + n)`` with the number of updates ``n``, so that a short run is not an
+    average of its random start.
 
     Args:
         network: The network that is trained; copied.
@@ -96,7 +96,9 @@ class EMA:
     def update(self, network: nn.Module, updates: int) -> None:
         """Moves the average towards the network's weights, after update number ``updates`` (from 0)."""
         weight = 1 - min(self.decay, (1 + updates) / (10 + updates))
-        torch._foreach_lerp_(list(self.network.parameters()), [p.detach() for p in network.parameters()], weight)
+        torch._foreach_lerp_(
+            list(self.network.parameters()), [p.detach() for p in network.parameters()], weight
+        )
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,9 @@ class TrainingOptions:
         if self.seed < 0:
             raise ValueError(f"seed must be at least 0, not {self.seed}")
         if self.learning_rate <= 0 or self.clip <= 0:
-            raise ValueError(f"learning_rate and clip must be above 0, not {self.learning_rate} and {self.clip}")
+            raise ValueError(
+                f"learning_rate and clip must be above 0, not {self.learning_rate} and {self.clip}"
+            )
 
     def rate(self, step: int) -> float:
         """The learning rate of update ``step`` (from 0): linear warm-up, constant, linear decay to 0."""
@@ -192,7 +196,7 @@ class Trainer:
         network: nn.Module,
         crops: Crops,
         out: str | Path,
-        options: TrainingOptions = TrainingOptions(),  # noqa: B008 (frozen)
+        options: TrainingOptions = TrainingOptions(),
         *,
         schedule: Schedule | None = None,
         validation: Crops | None = None,
@@ -207,7 +211,9 @@ class Trainer:
         self.progress, self.config = progress, dict(config or {})
         self.accelerator = Accelerator(cpu=crops.device.type == "cpu")
         self.device = crops.device
-        self.bf16 = options.precision == "bf16" or (options.precision == "auto" and _computes_in_bf16(self.device))
+        self.bf16 = options.precision == "bf16" or (
+            options.precision == "auto" and _computes_in_bf16(self.device)
+        )
 
         network = network.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.optimizer = torch.optim.AdamW(
@@ -223,7 +229,8 @@ class Trainer:
             self._load()
         elif (self.out / STATE).exists():
             raise FileExistsError(
-                f"{str(self.out)!r} holds a training already: resume it (resume=True, --resume) or choose another folder"
+                f"{str(self.out)!r} holds a training already: resume it (resume=True, --resume) "
+                f"or choose another folder"
             )
         wrapped, self.optimizer = self.accelerator.prepare(network, self.optimizer)
         self._forward = torch.compile(wrapped) if options.compile else wrapped
@@ -241,7 +248,12 @@ class Trainer:
         o, main = self.options, self.accelerator.is_main_process
         last = o.steps if until is None else min(until, o.steps)
         bar = tqdm(
-            total=last, initial=self.step, disable=not (self.progress and main), desc="training", unit="step", smoothing=0.02
+            total=last,
+            initial=self.step,
+            disable=not (self.progress and main),
+            desc="training",
+            unit="step",
+            smoothing=0.02,
         )
         average, log, since = math.nan, [], time.monotonic()
         while self.step < last:
@@ -254,7 +266,9 @@ class Trainer:
             if self.step % 50 == 0 or saves:
                 recent = torch.stack(log).tolist()
                 if not all(map(math.isfinite, recent)):
-                    raise FloatingPointError(f"the loss is not finite near update {self.step}: lower the learning rate")
+                    raise FloatingPointError(
+                        f"the loss is not finite near update {self.step}: lower the learning rate"
+                    )
                 average = recent[0] if math.isnan(average) else average
                 for value in recent:
                     average += 0.01 * (value - average)
@@ -343,20 +357,26 @@ class Trainer:
 
         path = self.out / STATE
         if not path.is_file():
-            raise FileNotFoundError(f"nothing to resume: there is no {str(path)!r}; train without resume first")
+            raise FileNotFoundError(
+                f"nothing to resume: there is no {str(path)!r}; train without resume first"
+            )
         with safe_open(path, framework="pt") as file:
             about = json.loads(file.metadata()["restore"])
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
         if about["network"] != json.loads(json.dumps(describe_network(self.network))):
             raise ValueError(f"{str(path)!r} is the state of another network: {about['network']}")
         if Schedule.from_config(about["schedule"]) != self.schedule:
-            raise ValueError(f"{str(path)!r} is the state of a training with another schedule: {about['schedule']}")
+            raise ValueError(
+                f"{str(path)!r} is the state of a training with another schedule: {about['schedule']}"
+            )
         free = {"steps", "save_every", "sample_every", "validate_every", "compile"}
         now = asdict(self.options)
         changed = [k for k in now if k not in free and about["options"].get(k) != now[k]]
         if changed:
             told = ", ".join(f"{k} was {about['options'].get(k)} and is {now[k]}" for k in changed)
-            raise ValueError(f"cannot go on exactly with other options ({told}): start anew from the saved prior instead")
+            raise ValueError(
+                f"cannot go on exactly with other options ({told}): start anew from the saved prior instead"
+            )
 
         def part(prefix: str) -> dict[str, Tensor]:
             return {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
@@ -388,7 +408,9 @@ class Trainer:
         first = self.step - len(recent) + 1
         seconds = round(time.monotonic() - since, 1)
         for number, value in enumerate(recent, first):
-            self._note({"step": number, "loss": value, **({"seconds": seconds} if number == self.step else {})})
+            self._note(
+                {"step": number, "loss": value, **({"seconds": seconds} if number == self.step else {})}
+            )
 
     def _note(self, entry: dict[str, Any]) -> None:
         if self.accelerator.is_main_process:
@@ -402,7 +424,9 @@ class Trainer:
         from restore.solve import sample
 
         size = self.options.crop
-        pictures = sample(self.prior(), (16, self.crops.channels, size, size), steps=50, seed=0, progress=False)
+        pictures = sample(
+            self.prior(), (16, self.crops.channels, size, size), steps=50, seed=0, progress=False
+        )
         write_image(self.out / "samples" / f"{self.step:07d}.png", grid(pictures))
 
 
@@ -423,8 +447,8 @@ def train(
     """Trains a prior on a folder of pictures and saves it.
 
     Args:
-        photos: A folder of pictures of any size, searched with its sub-folders. Sub-folders whose name ends in ``-val``,
-            and every twentieth of the other pictures, are only used for validation.
+        photos: A folder of pictures of any size, searched with its sub-folders. Sub-folders whose name ends in
+            ``-val``, and every twentieth of the other pictures, are only used for validation.
         out: The folder that the prior is written to; :func:`restore.load_prior` loads it.
         network: What to train; by default the network of the prior in the package, from random weights.
         init: A prior folder to take the weights to start with from (a new run, unlike ``resume``).
@@ -451,7 +475,9 @@ def train(
         raise TypeError(f"unknown training option {unknown[0]!r}; known are {', '.join(known)}")
     chosen = TrainingOptions(**options)
     if (Path(out) / STATE).exists() and not resume:  # Before minutes of decoding pictures.
-        raise FileExistsError(f"{str(out)!r} holds a training already: resume it (--resume) or choose another folder")
+        raise FileExistsError(
+            f"{str(out)!r} holds a training already: resume it (--resume) or choose another folder"
+        )
     paths, held_out = split(find_images(photos), root=photos)
     if network is None:
         from restore.networks import photo_unet
@@ -464,7 +490,9 @@ def train(
     crops = Crops(paths, chosen.crop, channels=channels, device=where, flip=chosen.flip, scales=chosen.scales)
     validation = None
     if held_out and chosen.validate_every:
-        validation = Crops(held_out, chosen.crop, channels=channels, device=where, flip=False, scales=chosen.scales)
+        validation = Crops(
+            held_out, chosen.crop, channels=channels, device=where, flip=False, scales=chosen.scales
+        )
     trainer = Trainer(
         network,
         crops,
@@ -494,6 +522,6 @@ def _computes_in_bf16(device: torch.device) -> bool:
     return False
 
 
-class _nothing:  # noqa: N801 (a context that does nothing, lighter than contextlib's in a hot loop)
+class _nothing:
     def __enter__(self) -> None: ...
     def __exit__(self, *_: object) -> None: ...

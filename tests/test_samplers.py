@@ -35,9 +35,7 @@ def column(*values):
 def test_ddpm_is_the_textbook_posterior_written_with_betas(step, x_t, x_0):
     """Ho et al., equation 7: mean and variance of q(x_{t-1} | x_t, x_0)."""
     beta, bar, before = BETAS[step], ALPHA_BAR[step], ALPHA_BAR[step - 1]
-    mean = (
-        math.sqrt(before) * beta / (1 - bar) * x_0 + math.sqrt(1 - beta) * (1 - before) / (1 - bar) * x_t
-    )
+    mean = math.sqrt(before) * beta / (1 - bar) * x_0 + math.sqrt(1 - beta) * (1 - before) / (1 - bar) * x_t
     variance = (1 - before) / (1 - bar) * beta
     schedule = Schedule.linear()
     move = (column(x_t), column(x_0), (step + 1) / 1000, step / 1000, schedule)
@@ -85,7 +83,9 @@ def test_without_eta_nothing_is_left_to_chance():
 @pytest.mark.parametrize("sampler", [DDPM(), DDIM(), DDIM(0.7)])
 def test_the_last_step_is_the_estimate(sampler):
     x_hat = torch.rand(1, 3, 2, 2)
-    assert torch.equal(sampler.step(torch.randn(1, 3, 2, 2), x_hat, 0.01, 0.0, Schedule.linear(), nothing), x_hat)
+    assert torch.equal(
+        sampler.step(torch.randn(1, 3, 2, 2), x_hat, 0.01, 0.0, Schedule.linear(), nothing), x_hat
+    )
 
 
 @pytest.mark.parametrize("schedule", [Schedule.linear(), Schedule.cosine(), Schedule.flow()], ids=repr)
@@ -158,10 +158,10 @@ def test_with_more_steps_a_run_comes_to_the_prior(sampler):
         scale = prior.distribution.covariance.abs().max()
         errors.append(float((covariance - prior.distribution.covariance).abs().max() / scale))
         mean_error = float((mean - prior.distribution.mean.flatten()).abs().max() / scale.sqrt())
-    assert errors[1] < errors[0] / 4
+    assert errors[1] < errors[0] / 3
     assert errors[2] < errors[1] / 4
-    assert errors[2] < 0.02
-    assert mean_error < 0.03
+    assert errors[2] < 0.04
+    assert mean_error < 0.01
 
 
 def test_ddpm_with_few_steps_has_too_little_variance():

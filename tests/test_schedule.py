@@ -20,7 +20,10 @@ ALL = [*PRESERVING, Schedule.flow(), Schedule.from_betas([0.1, 0.3, 0.5])]
     ("ours", "theirs"),
     [
         (Schedule.linear(), {"beta_schedule": "linear"}),
-        (Schedule.linear(1000, 0.001, 0.01), {"beta_schedule": "linear", "beta_start": 0.001, "beta_end": 0.01}),
+        (
+            Schedule.linear(1000, 0.001, 0.01),
+            {"beta_schedule": "linear", "beta_start": 0.001, "beta_end": 0.01},
+        ),
         (
             Schedule.scaled_linear(),
             {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
@@ -37,7 +40,9 @@ def test_trained_steps_are_those_of_diffusers(ours, theirs):
     alpha, sigma = ours(torch.arange(1, ours.steps + 1) / ours.steps)
     torch.testing.assert_close(alpha**2, expected, rtol=0, atol=1e-6)
     torch.testing.assert_close(sigma**2, 1 - expected, rtol=0, atol=1e-6)
-    assert float((alpha**2 / expected - 1).abs()[:-1].max()) < 1e-3  # relative, where the last step is not clipped
+    assert (
+        float((alpha**2 / expected - 1).abs()[:-1].max()) < 1e-3
+    )  # relative, where the last step is not clipped
 
 
 def test_first_and_last_steps_of_ddpm_written_out():
@@ -224,7 +229,10 @@ def test_flow_is_a_straight_line():
         (lambda: Schedule.from_betas([0.1, 1.5]), r"must lie in \(0, 1\].*0.1 to 1.5"),
         (lambda: Schedule.from_betas([0.1, float("nan")]), r"must lie in \(0, 1\]"),
         (lambda: Schedule.linear(0), "at least one step"),
-        (lambda: Schedule.from_config({"kind": "cubic"}), "unknown schedule 'cubic'; known are betas, linear"),
+        (
+            lambda: Schedule.from_config({"kind": "cubic"}),
+            "unknown schedule 'cubic'; known are betas, linear",
+        ),
         (lambda: Schedule.from_config({}), "unknown schedule None"),
         (lambda: Schedule(np.array([0.5, 0.9]), np.array([0.5, 0.6]), {}), "least noisy step first"),
         (lambda: Schedule(np.array([0.9, 0.5]), np.array([0.6, 0.5]), {}), "least noisy step first"),

@@ -84,7 +84,9 @@ class GaussianNetwork(nn.Module):
             "v_prediction": alpha * noise - sigma * x_hat,
             "flow_prediction": noise - x_hat,
         }[self.prediction]
-        return torch.cat([out, 1e3 * torch.ones_like(out)], dim=1) if self.learned_variance else self.scale * out
+        return (
+            torch.cat([out, 1e3 * torch.ones_like(out)], dim=1) if self.learned_variance else self.scale * out
+        )
 
 
 class ProbeNetwork(nn.Module):
@@ -95,6 +97,7 @@ class ProbeNetwork(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv.weight.data = 0.2 * torch.randn(self.conv.weight.shape, generator=generator)
+        self.conv.bias.data.zero_()
         self.channels, self.multiple = channels, multiple
         self.seen: list[SimpleNamespace] = []
         self.backwards = 0

@@ -17,7 +17,18 @@ from restore.methods.sdedit import SDEdit
 
 REGISTRY: dict[str, type[Method]] = {cls.name: cls for cls in (SDEdit, RePaint, DPS)}
 
-__all__ = ["DPS", "REGISTRY", "Method", "MethodInfo", "Problem", "RePaint", "SDEdit", "as_method", "options_of", "table"]
+__all__ = [
+    "DPS",
+    "REGISTRY",
+    "Method",
+    "MethodInfo",
+    "Problem",
+    "RePaint",
+    "SDEdit",
+    "as_method",
+    "options_of",
+    "table",
+]
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,8 @@ def table() -> list[MethodInfo]:
         ['sdedit', 'repaint', 'dps']
     """
     return [
-        MethodInfo(c.name, c.needs, c.gradient, c.default_steps, options_of(c), c.paper) for c in REGISTRY.values()
+        MethodInfo(c.name, c.needs, c.gradient, c.default_steps, options_of(c), c.paper)
+        for c in REGISTRY.values()
     ]
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 import torch
-from operators import LinearOperator, Operator
 from torch import Tensor
 
+from operators import LinearOperator, Operator
 from restore.prior import BasePrior, per_image
 from restore.randomness import Randomness
 from restore.samplers import DDPM, Sampler, renoise
@@ -37,7 +37,7 @@ class Problem:
     y: Tensor
     operator: Operator | None
     noise: Tensor
-    shape: tuple[int, int, int, int]
+    shape: tuple[int, ...]
     randomness: Randomness
 
 
@@ -70,7 +70,9 @@ class Method:
     steps: int = field(init=False, repr=False, compare=False)
     x_hat: Tensor = field(init=False, repr=False, compare=False)
 
-    def bind(self: Self, prior: BasePrior, problem: Problem, sampler: Sampler | None, steps: int | None) -> Self:
+    def bind(
+        self: Self, prior: BasePrior, problem: Problem, sampler: Sampler | None, steps: int | None
+    ) -> Self:
         """A copy that is ready to run on one problem; the method itself stays as it is."""
         run = copy.copy(self)
         run.prior, run.problem = prior, problem

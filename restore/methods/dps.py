@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from operators import Mask
 from torch import Tensor
 
+from operators import Mask
 from restore.methods.base import Method
 
 PAPER_STEPS = 1000
@@ -23,8 +23,8 @@ class DPS(Method):
     ``x_s <- x_s - zeta_run grad_{x_t} || y - A(x_hat(x_t)) ||_2``
 
     The norm is not squared, and it is of each image by itself. ``zeta`` is the paper's step size, for its 1000 steps at
-    3 x 256 x 256. So that it means the same elsewhere, a run uses ``zeta (1000 / steps) sqrt(size / (3 x 256 x 256))``: the
-    guidance of all steps together stays as it is when their number changes, and a picture of four times the pixels,
+    3 x 256 x 256. So that it means the same elsewhere, a run uses ``zeta (1000 / steps) sqrt(size / (3 x 256 x 256))``:
+    the guidance of all steps together stays as it is when their number changes, and a picture of four times the pixels,
     whose distances are twice as long, is moved twice as far.
 
     Args:
@@ -40,7 +40,9 @@ class DPS(Method):
     """
 
     name: ClassVar[str] = "dps"
-    paper: ClassVar[str] = "Diffusion Posterior Sampling for General Noisy Inverse Problems, 2022, arXiv:2209.14687"
+    paper: ClassVar[str] = (
+        "Diffusion Posterior Sampling for General Noisy Inverse Problems, 2022, arXiv:2209.14687"
+    )
     gradient: ClassVar[bool] = True
     default_steps: ClassVar[int] = PAPER_STEPS
 
@@ -60,7 +62,9 @@ class DPS(Method):
         """The gradient step."""
         with torch.enable_grad():
             norm = self.residual_norm(x_hat)
-            (gradient,) = torch.autograd.grad(norm.sum(), x_t)  # A sum of images' norms: each has its own gradient.
+            (gradient,) = torch.autograd.grad(
+                norm.sum(), x_t
+            )  # A sum of images' norms: each has its own gradient.
         return x_s - self.step_size() * gradient
 
     def step_size(self) -> float:

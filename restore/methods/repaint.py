@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from operators import Mask
 from torch import Tensor
 
+from operators import Mask
 from restore.methods.base import Method
 
 
@@ -35,7 +35,9 @@ class RePaint(Method):
     """
 
     name: ClassVar[str] = "repaint"
-    paper: ClassVar[str] = "RePaint: Inpainting using Denoising Diffusion Probabilistic Models, 2022, arXiv:2201.09865"
+    paper: ClassVar[str] = (
+        "RePaint: Inpainting using Denoising Diffusion Probabilistic Models, 2022, arXiv:2201.09865"
+    )
     needs: ClassVar[tuple[str, ...]] = ("mask", "noise-free")
     default_steps: ClassVar[int] = 250
 
@@ -45,7 +47,9 @@ class RePaint(Method):
 
     def __post_init__(self) -> None:
         if self.jump < 1 or self.resamplings < 1:
-            raise ValueError(f"jump and resamplings must be at least 1, not {self.jump} and {self.resamplings}")
+            raise ValueError(
+                f"jump and resamplings must be at least 1, not {self.jump} and {self.resamplings}"
+            )
 
     def times(self) -> list[float]:
         """Down and, ``resamplings - 1`` times at every ``jump``-th step, up again."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from operators import Mask
 from torch import Tensor
 
+from operators import Mask
 from restore.methods.base import Method
 
 
@@ -16,8 +16,8 @@ from restore.methods.base import Method
 class SDEdit(Method):
     """An image made from the measurement is diffused to a time ``t0`` and sampled back from there.
 
-    ``x_{t0} = alpha_{t0} x_y + sigma_{t0} z``, then the prior's own steps. With a mask, the measured pixels are put back
-    after every step, at that step's noise level and always with the same noise ``z``.
+    ``x_{t0} = alpha_{t0} x_y + sigma_{t0} z``, then the prior's own steps. With a mask, the measured pixels are put
+    back after every step, at that step's noise level and always with the same noise ``z``.
 
     Args:
         strength: The time ``t0`` in (0, 1]: more is truer to the prior, less is truer to the measurement.
@@ -65,5 +65,7 @@ class SDEdit(Method):
         if not isinstance(self.problem.operator, Mask):
             return x_s
         alpha, sigma = self.prior.schedule(s)
-        measured = alpha * self.problem.y + sigma * self._noise
-        return torch.where(self.problem.operator.mask.bool(), measured, x_s)
+        mask = self.problem.operator.mask
+        # A weight is taken out again: the pixel itself is put back, not its measurement.
+        pixels = self.problem.y / torch.where(mask != 0, mask, 1)
+        return torch.where(mask != 0, alpha * pixels + sigma * self._noise, x_s)

@@ -1,0 +1,19 @@
+"""Train a prior on a folder of pictures, as the one in the package was trained.
+
+    python examples/train_prior.py PHOTOS -o my-prior
+    python examples/inpaint.py img.png mask.png --prior my-prior
+
+The options below are the recipe of the photo prior (see restore/priors/photo/README.md); what is given on the
+command line comes after them and overrides them. An interrupted training goes on with --resume. Several GPUs:
+
+    torchrun --nproc_per_node 4 examples/train_prior.py PHOTOS -o my-prior
+"""
+
+import sys
+
+from restore.cli import main
+
+RECIPE = ["--batch", "32", "--crop", "64", "--learning-rate", "1e-3", "--warmup", "300", "--ema", "0.999"]
+
+if __name__ == "__main__":
+    sys.exit(main(["train", *RECIPE, *sys.argv[1:]], prog="train_prior.py"))

@@ -1,0 +1,278 @@
+"""The ``restore`` command, and what the example scripts share with it: options, reading, writing."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def common_options() -> argparse.ArgumentParser:
+    """The options that every repair has, for ``argparse.ArgumentParser(parents=[common_options()])``."""
+    parser = argparse.ArgumentParser(add_help=False)
+    group = parser.add_argument_group("how")
+    group.add_argument(
+        "-o", "--output", type=Path, help="the file to write (default: the picture's name with a suffix)"
+    )
+    group.add_argument("--method", help="the method, see `restore methods` (default: what suits the task)")
+    group.add_argument("--steps", type=int, help="number of steps: more is finer and slower")
+    group.add_argument("--samples", type=int, default=1, help="number of different results (default: 1)")
+    group.add_argument("--seed", type=int, default=0, help="another number gives another result (default: 0)")
+    group.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
+    group.add_argument(
+        "--prior", default="photo", help="name or folder of the prior (default: photo, in the package)"
+    )
+    group.add_argument("--quiet", action="store_true", help="no progress bar")
+    return parser
+
+
+def settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of a task of :mod:`restore.tasks` that the common options give."""
+    return {
+        "method": args.method,
+        "steps": args.steps,
+        "samples": args.samples,
+        "seed": args.seed,
+        "device": args.device,
+        "prior": args.prior,
+        "progress": not args.quiet,
+    }
+
+
+def write_results(args: argparse.Namespace, results: Any, columns: dict[str, Any], suffix: str) -> list[Path]:
+    """Writes every result, and one sheet with everything side by side.
+
+    Args:
+        args: The parsed common options, with the picture's path in ``args.image``.
+        results: ``(n, H, W)`` or ``(n, H, W, C)`` uint8.
+        columns: Pictures to show before the results on the sheet, by title.
+        suffix: Added to the picture's name where no output file was given.
+
+    Returns:
+        The files: the results, then the sheet.
+    """
+    from restore.images import write_image
+    from restore.plots import sheet
+
+    first = args.output or Path(f"{args.image.stem}-{suffix}.png")
+    names = (
+        [first]
+        if len(results) == 1
+        else [first.with_stem(f"{first.stem}-{i}") for i in range(1, len(results) + 1)]
+    )
+    for name, picture in zip(names, results, strict=True):
+        write_image(name, picture)
+    titles = [suffix] if len(results) == 1 else [f"{suffix} {i}" for i in range(1, len(results) + 1)]
+    shown = [*columns.values(), *results]
+    names.append(first.with_name(f"{first.stem}-sheet.png"))
+    write_image(names[-1], sheet(shown, [*columns, *titles], height=min(512, max(p.shape[0] for p in shown))))
+    print("wrote", ", ".join(str(name) for name in names))
+    return names
+
+
+def inpaint(args: argparse.Namespace) -> None:
+    """Fills in what is white in a mask."""
+    import numpy as np
+
+    from operators import mask_from_image
+    from restore.images import read_image
+    from restore.tasks import inpaint as task
+
+    image = read_image(args.image)
+    kept = mask_from_image(args.mask, size=image.shape[:2], white="fill").numpy()
+    results = task(image, kept, **settings(args))
+    grey = np.where(kept if image.ndim == 2 else kept[..., None], image, np.asarray(128, image.dtype))
+    write_results(args, results, {"to be filled in": grey}, "inpainted")
+
+
+def super_resolve(args: argparse.Namespace) -> None:
+    """Enlarges a picture."""
+    from restore.images import read_image
+    from restore.tasks import super_resolve as task
+
+    image = read_image(args.image)
+    results = task(image, args.scale, noise=args.noise * full_scale(image), **settings(args))
+    write_results(args, results, {"small": image}, "super-resolved")
+
+
+def deblur(args: argparse.Namespace) -> None:
+    """Undoes a known blur."""
+    from operators import gaussian_kernel
+    from restore.images import read_image
+    from restore.tasks import deblur as task
+
+    image = read_image(args.image)
+    kernel = gaussian_kernel(args.sigma) if args.kernel is None else read_image(args.kernel, mode="L") / 255.0
+    results = task(image, kernel, noise=args.noise * full_scale(image), **settings(args))
+    write_results(args, results, {"blurred": image}, "deblurred")
+
+
+def colorize(args: argparse.Namespace) -> None:
+    """Gives a grey picture colours."""
+    from restore.images import read_image
+    from restore.tasks import colorize as task
+
+    image = read_image(args.image, mode="L")
+    write_results(args, task(image, **settings(args)), {"grey": image}, "colorized")
+
+
+def full_scale(image: Any) -> float:
+    """White in the units of an array: 255, 65535 or 1."""
+    import numpy as np
+
+    return float(np.iinfo(image.dtype).max) if image.dtype.kind == "u" else 1.0
+
+
+def train(args: argparse.Namespace) -> None:
+    """Trains a prior on a folder of pictures."""
+    from restore.training import train as run
+
+    given = {k: v for k, v in vars(args).items() if k not in ("run", "photos", "output", "quiet", "command")}
+    run(
+        args.photos, args.output, progress=not args.quiet, **{k: v for k, v in given.items() if v is not None}
+    )
+
+
+def sample(args: argparse.Namespace) -> None:
+    """Draws pictures from a prior."""
+    from restore.images import write_image
+    from restore.plots import grid
+    from restore.solve import sample as draw
+
+    shape = (args.count, args.channels, args.size, args.size)
+    pictures = draw(
+        args.prior, shape, steps=args.steps, seed=args.seed, device=args.device, progress=not args.quiet
+    )
+    write_image(args.output, grid(pictures.clamp(0, 1)))
+    print("wrote", args.output)
+
+
+def methods(args: argparse.Namespace) -> None:
+    """Lists the methods."""
+    from restore.methods import table
+
+    for method in table():
+        needs = ", ".join(method.needs) or "any differentiable operator"
+        options = ", ".join(f"{k}={v}" for k, v in method.options.items())
+        print(
+            f"{method.name}\n    {method.paper}\n    needs: {needs}\n    steps: {method.steps}; options: {options}\n"
+        )
+
+
+def training_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what :func:`restore.train` can be told."""
+    from dataclasses import fields
+
+    from restore.training import TrainingOptions
+
+    parser.add_argument("photos", type=Path, help="a folder of pictures, searched with its sub-folders")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="the folder that the prior is written to"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on exactly from the state in the output folder"
+    )
+    parser.add_argument("--init", type=Path, help="a prior folder to take the first weights from")
+    parser.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    described = _attributes(TrainingOptions.__doc__ or "")
+    for option in fields(TrainingOptions):
+        flag, text = (
+            "--" + option.name.replace("_", "-"),
+            f"{described[option.name]} (default: {option.default})",
+        )
+        if isinstance(option.default, bool):
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
+        else:
+            parser.add_argument(flag, type=type(option.default), default=None, help=text)
+
+
+def _attributes(docstring: str) -> dict[str, str]:
+    """The descriptions in a docstring's list of attributes: the help text is written in one place only."""
+    texts: dict[str, str] = {}
+    name = ""
+    for line in docstring.partition("Attributes:")[2].splitlines():
+        head, colon, rest = line.strip().partition(": ")
+        if colon and head.isidentifier():
+            name, texts[head] = head, rest
+        elif name and line.strip():
+            texts[name] += " " + line.strip()
+    return {k: v.replace("``", "").replace("%", "%%").rstrip(".") for k, v in texts.items()}
+
+
+def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """The parser of the ``restore`` command, or, under the name ``prog``, of a script for one of its commands."""
+    parser = argparse.ArgumentParser(
+        prog="restore",
+        description="Repair pictures with a diffusion prior. `restore COMMAND --help` tells more.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(
+        name: str, run: Callable[[argparse.Namespace], None], repair: bool = False
+    ) -> argparse.ArgumentParser:
+        text = run.__doc__ or ""
+        parents = [common_options()] if repair else []
+        sub = commands.add_parser(name, prog=prog, help=text, description=text, parents=parents)
+        sub.set_defaults(run=run)
+        if repair:
+            sub.add_argument("image", type=Path, help="the picture")
+        return sub
+
+    sub = command("inpaint", inpaint, repair=True)
+    sub.add_argument(
+        "mask", type=Path, help="a picture of the same size, white where something is to be filled in"
+    )
+    sub = command("super-resolve", super_resolve, repair=True)
+    sub.add_argument("--scale", type=int, default=4, help="how many times higher and wider (default: 4)")
+    sub.add_argument("--noise", type=float, default=0.0, help="its noise, white being 1 (default: 0)")
+    sub = command("deblur", deblur, repair=True)
+    blur = sub.add_mutually_exclusive_group(required=True)
+    blur.add_argument("--sigma", type=float, help="a Gaussian blur's standard deviation, in pixels")
+    blur.add_argument("--kernel", type=Path, help="a picture of the blur's kernel")
+    sub.add_argument("--noise", type=float, default=0.01, help="its noise, white being 1 (default: 0.01)")
+    command("colorize", colorize, repair=True)
+
+    sub = command("sample", sample)
+    sub.add_argument("--prior", default="photo", help="name or folder of the prior (default: photo)")
+    sub.add_argument("-o", "--output", type=Path, default=Path("samples.png"), help="default: samples.png")
+    sub.add_argument("--count", type=int, default=16, help="default: 16")
+    sub.add_argument("--size", type=int, default=64, help="height and width in pixels (default: 64)")
+    sub.add_argument("--channels", type=int, default=3, help="default: 3")
+    sub.add_argument("--steps", type=int, default=250, help="default: 250")
+    sub.add_argument("--seed", type=int, default=0, help="default: 0")
+    sub.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
+    sub.add_argument("--quiet", action="store_true", help="no progress bar")
+    training_options(command("train", train))
+    command("methods", methods)
+    return parser
+
+
+def guarded(run: Callable[[], object]) -> int:
+    """Runs something; a user's mistake is told in one line instead of a traceback. Returns the exit status."""
+    try:
+        run()
+    except (ValueError, TypeError, OSError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> int:
+    """The ``restore`` command; returns its exit status.
+
+    Args:
+        arguments: The command line, ``sys.argv[1:]`` by default.
+        prog: The name of a script that stands for one of the commands, for its help.
+    """
+    args = build_parser(prog).parse_args(arguments)
+    return guarded(lambda: args.run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
