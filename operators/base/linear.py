@@ -108,8 +108,6 @@ class LinearOperator(Operator):
                 )
             self.remember(("linear", shape), lambda: self._refuse_offset(blank))
             cotangent = y if differentiable else y.detach()
-            if cotangent.is_inference():
-                cotangent = cotangent.clone()
             (image,) = torch.autograd.grad(
                 blank, x, cotangent, create_graph=differentiable, materialize_grads=True
             )
