@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -31,7 +31,13 @@ class FromCallable(Operator):
     (True, tensor([[[[1., 0., 1., 0.]]]]))
     """
 
-    def __new__(cls, *args: Any, linear: bool = False, **kwargs: Any) -> FromCallable:
+    def __new__(
+        cls,
+        function: Callable[[Tensor], Tensor] | None = None,  # not given when a copy is made
+        *,
+        image_shape: Sequence[int] | Callable[[Shape], Shape] | None = None,
+        linear: bool = False,
+    ) -> FromCallable:
         """A `LinearOperator` if the function is linear."""
         return super().__new__(LinearFromCallable if linear else cls)
 

@@ -2,7 +2,7 @@
 
 >>> import restore
 >>> [method.name for method in restore.methods()]
-['sdedit', 'repaint', 'dps']
+['sdedit', 'repaint', 'dps', 'pigdm', 'ddnm', 'ddrm', 'diffpir']
 """
 
 from __future__ import annotations

@@ -335,6 +335,10 @@ def suited(method: type[Method] | Method, operator: Operator, noisy: bool) -> li
     held = {
         "linear": (isinstance(operator, LinearOperator), "a linear operator"),
         "svd": (operator.has_svd, "an operator with a fast singular value decomposition"),
+        "svd-if-noisy": (
+            operator.has_svd or not noisy,
+            "an operator with a fast singular value decomposition",
+        ),
         "mask": (binary, "a Mask of zeros and ones"),
         "noise-free": (not noisy, "a measurement without noise (noise=0)"),
     }

@@ -2,9 +2,9 @@ import math
 
 import pytest
 import torch
-from operators import JPEG, Blur, Downsample, Grayscale, Identity, Mask
 from toys import smooth_prior
 
+from operators import JPEG, Blur, Downsample, Grayscale, Identity, Mask
 from restore.analytic import Gaussian, GaussianPrior, operator_matrix, smooth_covariance
 from restore.schedule import Schedule
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from types import SimpleNamespace
 
 import torch
-from operators import Operator
 from torch import Tensor, nn
 
+from operators import Operator
 from restore.analytic import GaussianPrior, smooth_covariance
 from restore.methods.base import Method, Problem
 from restore.prior import BasePrior, per_image
@@ -208,7 +209,7 @@ def exact_moments(run: Method, n: int, start_mean: Tensor, start_covariance: Ten
     times = list(run.times())
     known: dict[tuple[float, float], tuple[Tensor, Tensor, Tensor]] = {}
     with torch.no_grad():
-        for t, s in zip(times, times[1:], strict=False):
+        for t, s in itertools.pairwise(times):
             if (t, s) not in known:
                 move = run.step if s < t else run.step_up
                 random.calls, random.hot = 0, -1

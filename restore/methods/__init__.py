@@ -11,11 +11,17 @@ from types import ModuleType
 from typing import Any
 
 from restore.methods.base import Method, Problem
+from restore.methods.ddnm import DDNM
+from restore.methods.ddrm import DDRM
+from restore.methods.diffpir import DiffPIR
 from restore.methods.dps import DPS
+from restore.methods.pigdm import PiGDM
 from restore.methods.repaint import RePaint
 from restore.methods.sdedit import SDEdit
 
-REGISTRY: dict[str, type[Method]] = {cls.name: cls for cls in (SDEdit, RePaint, DPS)}
+REGISTRY: dict[str, type[Method]] = {
+    cls.name: cls for cls in (SDEdit, RePaint, DPS, PiGDM, DDNM, DDRM, DiffPIR)
+}
 
 __all__ = [
     "DPS",
@@ -57,7 +63,7 @@ def table() -> list[MethodInfo]:
 
     Example:
         >>> [method.name for method in table()]
-        ['sdedit', 'repaint', 'dps']
+        ['sdedit', 'repaint', 'dps', 'pigdm', 'ddnm', 'ddrm', 'diffpir']
     """
     return [
         MethodInfo(c.name, c.needs, c.gradient, c.default_steps, options_of(c), c.paper)

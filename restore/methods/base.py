@@ -9,13 +9,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
 from operators import LinearOperator, Operator
-from restore.prior import BasePrior, per_image
+from restore.prior import BasePrior
 from restore.randomness import Randomness
 from restore.samplers import DDPM, Sampler, renoise
 
@@ -51,7 +51,8 @@ class Method:
     Attributes:
         name: What users call it.
         paper: Title, year and number of the paper.
-        needs: What it needs of the operator: any of ``"linear"``, ``"svd"``, ``"mask"``, ``"noise-free"``.
+        needs: What it needs of the operator: any of ``"linear"``, ``"svd"``, ``"svd-if-noisy"``, ``"mask"``,
+            ``"noise-free"``.
         gradient: Whether it differentiates through the network.
         default_steps: Number of steps if the user gives none: the paper's.
         default_sampler: The sampler of the paper.
@@ -145,14 +146,14 @@ class Method:
         noise = self.problem.noise.clamp(min=1e-3 * (high - low))
         centre = torch.full(self.problem.shape, mean, device=self.problem.y.device)
         residual = self.problem.y - operator(centre)
-        return centre + operator.adjoint(operator.gram_solve(residual, noise**2 / variance))
+        return centre + operator.ridge(residual, noise**2 / variance)
+
+    @staticmethod
+    def per_image(values: Tensor) -> Tensor:
+        """One number per image, ``(B,)``, shaped to multiply images ``(B, C, H, W)``."""
+        return values.reshape(-1, 1, 1, 1)
 
     def residual_norm(self, x_hat: Tensor) -> Tensor:
         """``||y - A(x_hat)||_2`` of every image by itself, ``(B,)``."""
         assert self.problem.operator is not None
         return torch.linalg.vector_norm((self.problem.y - self.problem.operator(x_hat)).flatten(1), dim=1)
-
-
-def scaled(values: Tensor, x: Tensor) -> Any:
-    """One number per image, ``(B,)``, shaped to multiply ``x`` ``(B, ...)``."""
-    return per_image(values, x)

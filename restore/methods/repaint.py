@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -53,18 +54,7 @@ class RePaint(Method):
 
     def times(self) -> list[float]:
         """Down and, ``resamplings - 1`` times at every ``jump``-th step, up again."""
-        levels = self.prior.schedule.times(self.steps)[::-1]  # levels[0] is clean
-        # The paper's code counts its trained steps from 0, so the lowest jump starts one level above the clean image.
-        jumps = {low + 1: self.resamplings - 1 for low in range(0, self.steps - self.jump, self.jump)}
-        level, times = self.steps, [levels[self.steps]]
-        while level > 0:
-            level -= 1
-            times.append(levels[level])
-            if jumps.get(level, 0) > 0:
-                jumps[level] -= 1
-                times += levels[level + 1 : level + self.jump + 1]
-                level += self.jump
-        return times
+        return down_and_up(self.prior.schedule.times(self.steps), self.jump, self.resamplings)
 
     def estimate(self, x_t: Tensor, t: float) -> Tensor:
         """``E[x_0 | x_t]``, clipped."""
@@ -79,3 +69,29 @@ class RePaint(Method):
         if sigma:
             measured = measured + sigma * self.noise_like(x_s)
         return torch.where(self.problem.operator.mask.bool(), measured, x_s)
+
+
+def down_and_up(times: Sequence[float], jump: int, passes: int) -> list[float]:
+    """Times that go up again: every stretch of ``jump`` steps is gone through ``passes`` times.
+
+    Args:
+        times: Times straight down, from noise to 0.
+        jump: Number of steps to go up.
+        passes: 1 goes straight down.
+
+    Example:
+        >>> down_and_up([1.0, 0.75, 0.5, 0.25, 0.0], jump=1, passes=2)
+        [1.0, 0.75, 1.0, 0.75, 0.5, 0.75, 0.5, 0.25, 0.5, 0.25, 0.0]
+    """
+    levels, steps = list(times)[::-1], len(times) - 1  # levels[0] is clean
+    # The paper's code counts its trained steps from 0, so the lowest jump starts one level above the clean image.
+    jumps = {low + 1: passes - 1 for low in range(0, steps - jump, jump)}
+    level, visited = steps, [levels[steps]]
+    while level > 0:
+        level -= 1
+        visited.append(levels[level])
+        if jumps.get(level, 0) > 0:
+            jumps[level] -= 1
+            visited += levels[level + 1 : level + jump + 1]
+            level += jump
+    return visited
