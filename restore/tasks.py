@@ -19,10 +19,10 @@ from restore.solve import solve
 
 #: Settings with which each task looks good within half a minute for 256 x 256 pixels on two CPU cores.
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "inpaint": {"method": "repaint", "steps": 50, "options": {"jump": 5, "resamplings": 3}},
-    "super_resolve": {"method": "dps", "steps": 100, "options": {}},
-    "deblur": {"method": "dps", "steps": 100, "options": {}},
-    "colorize": {"method": "dps", "steps": 100, "options": {}},
+    "inpaint": {"method": "ddnm", "steps": 50, "options": {}},
+    "super_resolve": {"method": "ddnm", "steps": 50, "options": {}},
+    "deblur": {"method": "diffpir", "steps": 30, "options": {}},
+    "colorize": {"method": "ddnm", "steps": 50, "options": {}},
 }
 MARGIN = 64
 #: A larger picture than this (in pixels) is put together from patches, whose side is PATCH and which overlap by MARGIN.
@@ -43,7 +43,7 @@ def inpaint(
             the holes is not looked at.
         mask: ``(H, W)``, for all pictures: True, or above 0, where the picture is kept. Masks drawn in an editor,
             white where something is to be filled in, are read by ``operators.mask_from_image``.
-        method: A method that can fill holes; RePaint by default.
+        method: A method that can fill holes; DDNM by default.
         steps: Number of steps.
         **settings: Further arguments of :func:`restore.solve`, e.g. ``seed=0, samples=4, prior="photo"``.
 
@@ -94,7 +94,7 @@ def super_resolve(
     Args:
         image: The small picture: numpy ``(H, W)`` or ``(H, W, 3)``, PIL, torch ``(C, H, W)``, or a batch.
         scale: How many times higher and wider, at least 2.
-        method: A method; DPS by default.
+        method: A method; DDNM by default.
         steps: Number of steps.
         **settings: Further arguments of :func:`restore.solve`; ``noise`` if the picture is noisy.
 
@@ -141,7 +141,7 @@ def deblur(
         image: The blurred picture: numpy ``(H, W)`` or ``(H, W, 3)``, PIL, torch ``(C, H, W)``, or a batch.
         kernel: The blur, ``(h, w)``, e.g. ``operators.gaussian_kernel(3.0)``; it is made to sum to 1.
         noise: Standard deviation of the noise in the picture, in its units; a hundredth of its range by default.
-        method: A method; DPS by default.
+        method: A method; DiffPIR by default.
         steps: Number of steps.
         **settings: Further arguments of :func:`restore.solve`.
 
@@ -178,7 +178,7 @@ def colorize(image: Any, *, method: str | None = None, steps: int | None = None,
     Args:
         image: The picture: numpy ``(H, W)``, PIL, torch ``(1, H, W)``, or a batch; of a colour picture
             the luma is taken.
-        method: A method; DPS by default.
+        method: A method; DDNM by default.
         steps: Number of steps.
         **settings: Further arguments of :func:`restore.solve`.
 

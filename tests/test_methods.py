@@ -1,5 +1,6 @@
 import itertools
 import math
+import re
 from collections import Counter
 
 import pytest
@@ -520,7 +521,7 @@ def test_dps_through_a_network_is_dps_on_the_exact_prior(prediction):
 # ------------------------------------------------------------------------------ all of them
 
 
-@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize("name", ["sdedit", "repaint", "dps"])
 def test_another_sampler_replaces_the_papers(name):
     y = EVERY_OTHER(torch.rand(1, 1, 4, 4))[0]
 
@@ -554,7 +555,7 @@ def test_the_table_tells_what_each_method_needs():
     assert table["dps"].gradient
     assert not table["repaint"].gradient
     assert table["dps"].steps == 1000
-    assert all("arXiv:" in info.paper for info in table.values())
+    assert all(re.search(r"20\d\d, (arXiv:|ICLR)", info.paper) for info in table.values())
     assert options_of(DPS) == {"zeta": None, "clip": True}
 
 
@@ -563,7 +564,7 @@ def test_methods_by_name():
     assert as_method("RePaint") == RePaint()
     own = SDEdit(strength=0.2)
     assert as_method(own) is own
-    with pytest.raises(ValueError, match="unknown method 'magic'; known are .*dps"):
+    with pytest.raises(ValueError, match=r"unknown method 'magic'; known are .*dps"):
         as_method("magic")
     with pytest.raises(TypeError, match="dps has no option 'step'; its options are zeta=None, clip=True"):
         as_method("dps", step=3)

@@ -63,18 +63,27 @@ class DDNM(Method):
         alpha_t, sigma_t = self.prior.schedule(t)
         x_hat = self.estimate(x_t, t)
         e_hat = (x_t - alpha_t * x_hat) / sigma_t
-        if bool((self.problem.noise > 0).any()):
-            return self._noisy_step(x_hat, e_hat, s)
-        operator = self.linear_operator()
-        self.x_hat = x_hat + operator.pinv(self.problem.y - operator(x_hat))
-        alpha_s, sigma_s = self.prior.schedule(s)
-        if sigma_s == 0:
-            return alpha_s * self.x_hat
-        noise = self.eta * self.noise_like(x_t) + (1 - self.eta**2) ** 0.5 * e_hat
-        return alpha_s * self.x_hat + sigma_s * noise
+        z = self.noise_like(x_t)
+        noisy = self.problem.noise > 0
+        if not bool(noisy.any()):
+            self.x_hat, x_s = self._clear_step(x_hat, e_hat, z, s)
+            return x_s
+        self.x_hat, x_s = self._noisy_step(x_hat, e_hat, z, s)
+        if not bool(noisy.all()):  # An image without noise takes the same step whatever its batch.
+            clear_hat, clear_s = self._clear_step(x_hat, e_hat, z, s)
+            column = noisy.reshape(-1, 1, 1, 1)
+            self.x_hat, x_s = torch.where(column, self.x_hat, clear_hat), torch.where(column, x_s, clear_s)
+        return x_s
 
-    def _noisy_step(self, x_hat: Tensor, e_hat: Tensor, s: float) -> Tensor:
-        """The step of DDNM+, in the operator's singular basis."""
+    def _clear_step(self, x_hat: Tensor, e_hat: Tensor, z: Tensor, s: float) -> tuple[Tensor, Tensor]:
+        """The corrected estimate and the next state, for a measurement without noise."""
+        alpha_s, sigma_s = self.prior.schedule(s)
+        operator = self.linear_operator()
+        x_hat = x_hat + operator.pinv(self.problem.y - operator(x_hat))
+        return x_hat, alpha_s * x_hat + sigma_s * (self.eta * z + (1 - self.eta**2) ** 0.5 * e_hat)
+
+    def _noisy_step(self, x_hat: Tensor, e_hat: Tensor, z: Tensor, s: float) -> tuple[Tensor, Tensor]:
+        """The same for DDNM+, in the operator's singular basis."""
         alpha_s, sigma_s = self.prior.schedule(s)
         svd = self.linear_operator().svd(self.problem.shape[1:])
         assert svd is not None  # solve() has refused operators without one
@@ -88,13 +97,9 @@ class DDNM(Method):
         target = torch.where(measured, svd.ut(self.problem.y) / svd.s, estimate)
         gain = torch.where(clear, 1.0, kept * sigma_s / (alpha_s * deviation))
         corrected = torch.where(measured, estimate + gain * (target - estimate), estimate)
-        self.x_hat = svd.v(corrected)
-        if sigma_s == 0:
-            return alpha_s * self.x_hat
+        x_hat = svd.v(corrected)
         # What y's noise leaves of sigma_s^2: fresh noise fills it. Unmeasured directions keep the estimate's noise.
         rest = (sigma_s**2 - (alpha_s * deviation) ** 2).clamp(min=0).sqrt()
         fresh = torch.where(clear, rest, self.eta * sigma_s)
-        noise = fresh * svd.vt(self.noise_like(x_hat)) + torch.where(measured, 0.0, kept * sigma_s) * svd.vt(
-            e_hat
-        )
-        return alpha_s * self.x_hat + svd.v(noise)
+        old = torch.where(measured, 0.0, kept * sigma_s)
+        return x_hat, alpha_s * x_hat + svd.v(fresh * svd.vt(z) + old * svd.vt(e_hat))
