@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from operators import Blur, Downsample, Grayscale, LinearOperator, Mask
@@ -25,6 +26,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "colorize": {"method": "ddnm", "steps": 50, "options": {}},
 }
 MARGIN = 64
+#: Colours are found for a picture whose shorter side is about this.
+COLOUR_SIZE = 96
 #: A larger picture than this (in pixels) is put together from patches, whose side is PATCH and which overlap by MARGIN.
 PIXELS_AT_ONCE = 16_000_000
 PATCH = 1024
@@ -172,12 +175,24 @@ def deblur(
     return layout.restore(back(result), samples=samples)
 
 
-def colorize(image: Any, *, method: str | None = None, steps: int | None = None, **settings: Any) -> Any:
+def colorize(
+    image: Any,
+    *,
+    working_size: int = COLOUR_SIZE,
+    method: str | None = None,
+    steps: int | None = None,
+    **settings: Any,
+) -> Any:
     """Gives a grey picture plausible colours, and keeps its luma.
+
+    What colour a thing has is told by the whole of it, and a prior that was trained on small crops sees no more than
+    that at once. Colours are therefore found for the picture reduced to about ``working_size``, and brought back to
+    its full size along the edges of the luma (guided filter, *Guided Image Filtering*, He, Sun and Tang, 2010).
 
     Args:
         image: The picture: numpy ``(H, W)``, PIL, torch ``(1, H, W)``, or a batch; of a colour picture
             the luma is taken.
+        working_size: The shorter side of the reduced picture, in pixels; what is smaller is not reduced.
         method: A method; DDNM by default.
         steps: Number of steps.
         **settings: Further arguments of :func:`restore.solve`.
@@ -198,10 +213,15 @@ def colorize(image: Any, *, method: str | None = None, steps: int | None = None,
             f"expected a grey picture, or a colour one of 3 channels; got {batch.shape[1]} channels"
         )
     samples, settings = _draws(settings)
-    result = _solve("colorize", luma, operator, method, steps, {**settings, "samples": samples or 1}).flatten(
-        0, 1
-    )
-    return layout.restore(_consistent(result, luma, operator, settings), samples=samples)
+    with_samples = {**settings, "samples": samples or 1}
+    factor = max(1, round(min(luma.shape[-2:]) / working_size))
+    rows, columns = (max(1, round(n / factor)) for n in luma.shape[-2:])
+    small = luma if factor == 1 else F.interpolate(luma, (rows, columns), mode="area")
+    found = _solve("colorize", small, operator, method, steps, with_samples).flatten(0, 1)
+    chroma = found - operator(found)
+    if factor > 1:
+        chroma = _along_edges(luma.repeat(samples or 1, 1, 1, 1), chroma, factor)
+    return layout.restore(_in_gamut(luma.repeat(samples or 1, 1, 1, 1), chroma, operator), samples=samples)
 
 
 # -------------------------------------------------------------------- what they share
@@ -220,6 +240,23 @@ def _solve(
     options = chosen["options"] if method in (None, chosen["method"]) else {}
     steps = chosen["steps"] if steps is None else steps
     return solve(y, operator, method or chosen["method"], steps=steps, **{**options, **settings})
+
+
+def _along_edges(luma: Tensor, chroma: Tensor, factor: int) -> Tensor:
+    """The chroma of a reduced picture at the size of its luma, smooth but where the luma has edges."""
+    from kornia.filters import guided_blur
+
+    large = F.interpolate(chroma.to(luma.device), luma.shape[-2:], mode="bicubic", align_corners=False)
+    return guided_blur(luma, large, 2 * factor + 1, eps=1e-3)
+
+
+def _in_gamut(luma: Tensor, chroma: Tensor, operator: Grayscale) -> Tensor:
+    """The colour picture of a luma in [0, 1]; chroma is paled just where a channel would leave [0, 1]."""
+    chroma = chroma.to(luma.device)
+    chroma = chroma - operator(chroma)  # Filters may have given it a little luma.
+    room = torch.where(chroma > 0, 1 - luma, luma).clamp(min=0)
+    share = (room / chroma.abs().clamp(min=1e-8)).amin(1, keepdim=True).clamp(max=1)
+    return (luma + share * chroma).clamp(0, 1)  # For rounding.
 
 
 def _draws(settings: dict[str, Any]) -> tuple[int | None, dict[str, Any]]:

@@ -1,0 +1,179 @@
+"""The command line and the example scripts, run as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import restore
+from restore.cli import build_parser, main
+from restore.training import TrainingOptions
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    """A picture and a mask in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    values = np.random.default_rng(0).integers(0, 255, (40, 33, 3), dtype=np.uint8)
+    Image.fromarray(values).save("img.png")
+    mask = np.zeros((40, 33), np.uint8)
+    mask[10:20, 5:9] = 255
+    Image.fromarray(mask).save("mask.png")
+    return values, mask > 0
+
+
+def read(path):
+    return np.asarray(Image.open(path))
+
+
+def test_inpaint_writes_the_picture_and_a_sheet(pictures):
+    values, hole = pictures
+    assert main(["inpaint", "img.png", "mask.png", "--steps", "2", "--quiet"]) == 0
+    np.testing.assert_array_equal(read("img-inpainted.png")[~hole], values[~hole])
+    assert (read("img-inpainted.png")[hole] != values[hole]).any()
+    assert Image.open("img-inpainted-sheet.png").size[0] > 66
+
+
+def test_several_samples_are_several_files(pictures):
+    assert (
+        main(
+            ["inpaint", "img.png", "mask.png", "--steps", "2", "--samples", "3", "-o", "out/x.png", "--quiet"]
+        )
+        == 0
+    )
+    names = sorted(p.name for p in Path("out").iterdir())
+    assert names == ["x-1.png", "x-2.png", "x-3.png", "x-sheet.png"]
+    assert (read("out/x-1.png") != read("out/x-2.png")).any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shape"),
+    [
+        (["super-resolve", "img.png", "--scale", "2"], (80, 66, 3)),
+        (["deblur", "img.png", "--sigma", "1"], (40, 33, 3)),
+        (["deblur", "img.png", "--kernel", "kernel.png", "--method", "dps"], (40, 33, 3)),
+        (["colorize", "img.png"], (40, 33, 3)),
+    ],
+)
+def test_the_other_repairs(pictures, arguments, shape):
+    Image.fromarray(np.eye(5, dtype=np.uint8) * 200).save("kernel.png")
+    assert main([*arguments, "--steps", "2", "-o", "out.png", "--quiet"]) == 0
+    assert read("out.png").shape == shape
+    assert Path("out-sheet.png").is_file()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "I;16"])
+def test_masks_of_any_mode(pictures, mode):
+    values, hole = pictures
+    mask = Image.open("mask.png")
+    deep = Image.fromarray(np.asarray(mask).astype(np.uint16) * 257)
+    (deep if mode == "I;16" else mask.convert(mode)).save("other.png")
+    assert main(["inpaint", "img.png", "other.png", "--steps", "1", "-o", "out.png", "--quiet"]) == 0
+    changed = (read("out.png") != values).any(-1)
+    assert changed[hole].mean() > 0.8
+    assert not changed[~hole].any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["inpaint", "none.png", "mask.png"], "none.png"),
+        (["inpaint", "img.png", "img.png", "--method", "foo"], "unknown method"),
+        (["inpaint", "img.png", "mask.png", "--prior", "nobody"], "nobody"),
+        (["deblur", "img.png", "--sigma", "1", "--method", "repaint"], "Methods that will do"),
+        (["train", "empty", "-o", "prior"], "empty"),
+    ],
+)
+def test_a_mistake_is_one_line_and_an_exit_status(pictures, capsys, arguments, words):
+    assert main([*arguments, "--quiet"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert words in error
+    assert "Traceback" not in error
+    assert sorted(p.name for p in Path().iterdir()) == ["img.png", "mask.png"]
+
+
+def test_a_mask_of_another_size_is_refused_before_anything_is_written(pictures, capsys):
+    Image.new("L", (5, 5), 255).save("small.png")
+    assert main(["inpaint", "img.png", "small.png", "--quiet"]) == 2
+    assert "5 x 5" in capsys.readouterr().err
+
+
+def test_methods_are_listed_with_their_papers(capsys):
+    assert main(["methods"]) == 0
+    printed = capsys.readouterr().out
+    for method in restore.methods():
+        assert f"{method.name}\n    {method.paper}" in printed
+
+
+def test_every_training_option_has_a_flag_with_a_description(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for name in TrainingOptions.__dataclass_fields__:
+        assert f"--{name.replace('_', '-')}" in text
+    assert "Number of weight updates (default: 100000)" in text
+
+
+def test_train_then_sample_then_repair_with_the_new_prior(pictures, monkeypatch):
+    small = [
+        "--steps",
+        "2",
+        "--batch",
+        "2",
+        "--crop",
+        "16",
+        "--sample-every",
+        "0",
+        "--precision",
+        "fp32",
+        "--quiet",
+    ]
+    monkeypatch.setattr(sys, "argv", ["train_prior.py", "img.png", "-o", "prior", *small])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(EXAMPLES / "train_prior.py"), run_name="__main__")
+    assert stopped.value.code == 0
+    assert json.loads(Path("prior/config.json").read_text())["format"] == "restore-prior-1"
+    assert (
+        main(["sample", "--prior", "prior", "--count", "2", "--size", "16", "--steps", "2", "--quiet"]) == 0
+    )
+    assert Path("samples.png").is_file()
+    assert main(["inpaint", "img.png", "mask.png", "--prior", "prior", "--steps", "2", "--quiet"]) == 0
+
+
+@pytest.mark.parametrize("script", ["inpaint", "super_resolve", "deblur", "colorize", "train_prior"])
+def test_scripts_help_under_their_own_name(script, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", "--help"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(EXAMPLES / f"{script}.py"), run_name="__main__")
+    assert stopped.value.code == 0
+    assert f"usage: {script}.py" in capsys.readouterr().out
+
+
+def test_every_repair_has_the_common_options():
+    parser = build_parser()
+    for line in ("inpaint a b", "super-resolve a", "deblur a --sigma 1", "colorize a"):
+        common = [
+            "-o",
+            "c",
+            "--method",
+            "dps",
+            "--steps",
+            "3",
+            "--seed",
+            "4",
+            "--samples",
+            "5",
+            "--device",
+            "cpu",
+        ]
+        args = parser.parse_args([*line.split(), *common])
+        assert (args.method, args.steps, args.seed, args.samples, args.device) == ("dps", 3, 4, 5, "cpu")

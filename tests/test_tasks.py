@@ -1,0 +1,183 @@
+"""The common repairs: what is kept is kept exactly, any picture goes in, and the prior in the package helps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from skimage import data
+from skimage.transform import resize
+
+import restore
+from operators import Blur, Downsample, Grayscale, box_mask, gaussian_kernel
+from restore import tasks
+from restore.metrics import psnr
+
+FAST = {"steps": 3, "seed": 0, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def prior() -> restore.Prior:
+    return restore.load_prior("photo")
+
+
+@pytest.fixture(scope="module")
+def photograph() -> np.ndarray:
+    """96 x 80, uint8: the eye of scikit-image's cat."""
+    return (
+        (resize(data.chelsea()[60:252, 110:270], (96, 80), anti_aliasing=True) * 255).round().astype(np.uint8)
+    )
+
+
+@st.composite
+def masks(draw):
+    rows, columns = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+    kept = np.ones((rows, columns), bool)
+    for _ in range(draw(st.integers(0, 6))):
+        kept[draw(st.integers(0, rows - 1)), draw(st.integers(0, columns - 1))] = False
+    return kept
+
+
+@settings(max_examples=60, deadline=None)
+@given(masks(), st.integers(0, 6))
+def test_windows_hold_every_hole_with_its_margin_and_do_not_overlap(kept, margin):
+    cover = np.zeros(kept.shape, int)
+    for rows, columns in tasks.hole_windows(kept, margin):
+        cover[rows, columns] += 1
+    assert cover.max() <= 1
+    for row, column in zip(*np.nonzero(~kept), strict=True):
+        around = cover[max(row - margin, 0) : row + margin + 1, max(column - margin, 0) : column + margin + 1]
+        assert around.all()
+
+
+def test_inpainting_keeps_every_other_pixel(prior, photograph):
+    kept = box_mask((96, 80), (10, 20, 9, 7)).numpy()
+    filled = restore.inpaint(photograph, kept, prior=prior, **FAST)
+    assert filled.dtype == np.uint8
+    np.testing.assert_array_equal(filled[kept], photograph[kept])
+    # What lies in the hole has no say, and is replaced.
+    other = np.where(kept[..., None], photograph, 7).astype(np.uint8)
+    np.testing.assert_array_equal(restore.inpaint(other, kept, prior=prior, **FAST), filled)
+    assert (filled[~kept] != 7).any()
+
+
+def test_only_the_surroundings_of_a_hole_are_worked_on(prior, monkeypatch):
+    sizes = []
+    real = prior.network.forward
+    monkeypatch.setattr(
+        prior.network, "forward", lambda x, *a, **k: sizes.append(x.shape) or real(x, *a, **k)
+    )
+    image = np.full((700, 900, 3), 90, np.uint8)
+    kept = np.ones((700, 900), bool)
+    kept[350, 450] = kept[20, 30] = False
+    restore.inpaint(image, kept, prior=prior, **FAST)
+    assert max(h * w for *_, h, w in sizes) <= 144 * 144
+
+
+def test_a_mask_without_holes_changes_nothing(photograph):
+    np.testing.assert_array_equal(restore.inpaint(photograph, np.ones((96, 80), bool), **FAST), photograph)
+
+
+@pytest.mark.parametrize("kind", ["grey numpy", "PIL", "torch", "batch", "float64"])
+def test_inpainting_gives_back_what_it_was_given(prior, photograph, kind):
+    kept = box_mask((96, 80), 5)
+    image = {
+        "grey numpy": photograph[..., 0],
+        "PIL": Image.fromarray(photograph),
+        "torch": torch.from_numpy(photograph).permute(2, 0, 1) / 255,
+        "batch": np.stack([photograph, photograph[::-1]]),
+        "float64": photograph / 255.0,
+    }[kind]
+    filled = restore.inpaint(image, kept, prior=prior, samples=2, **FAST)
+    assert len(filled) == 2
+    for draw in filled:
+        assert type(draw) is type(image)
+        if kind != "PIL":
+            assert draw.dtype == image.dtype
+        assert np.shape(draw) == np.shape(image)
+    single = np.asarray(restore.inpaint(image, kept, prior=prior, **FAST))
+    # A level of 8 bits: networks add up a batch of two and one of one in another order.
+    level = 1 if single.dtype == np.uint8 else 1e-4
+    np.testing.assert_allclose(np.asarray(filled[0], float), np.asarray(single, float), atol=level)
+    assert (np.asarray(filled[1]) != single).any()
+
+
+def test_enlarging_agrees_with_the_small_picture(prior, photograph):
+    small = photograph[:21, :17]
+    large = restore.super_resolve(small, 3, prior=prior, **FAST)
+    assert large.shape == (63, 51, 3)
+    again = Downsample(3)(torch.from_numpy(large).permute(2, 0, 1)[None].float())[0].permute(1, 2, 0).numpy()
+    # Rounding to 8 bits is 0.29 on average; clipping may cost a little more at single pixels.
+    assert np.abs(again - small).mean() < 0.5
+    grey = restore.super_resolve(small[..., 0], 2, prior=prior, **FAST)
+    assert grey.shape == (42, 34)
+
+
+def test_large_pictures_are_put_together_from_patches(prior, photograph, monkeypatch):
+    monkeypatch.setattr(tasks, "PIXELS_AT_ONCE", 1000)
+    monkeypatch.setattr(tasks, "PATCH", 64)
+    monkeypatch.setattr(tasks, "MARGIN", 16)
+    small = photograph[:40, :30]
+    large = restore.super_resolve(small, 2, prior=prior, samples=2, **FAST)
+    assert large.shape == (2, 80, 60, 3)
+    again = Downsample(2)(torch.from_numpy(large).permute(0, 3, 1, 2).float()).permute(0, 2, 3, 1).numpy()
+    assert np.abs(again - small).mean() < 1.0
+
+
+def test_colours_keep_the_luma(prior, photograph):
+    grey = np.asarray(Image.fromarray(photograph).convert("L")).astype(np.float32) / 255
+    for size in (96, 24):  # As it is, and by way of a reduced picture.
+        colour = restore.colorize(grey, prior=prior, working_size=size, **FAST)
+        assert colour.shape == (96, 80, 3)
+        assert colour.min() >= 0
+        assert colour.max() <= 1
+        luma = Grayscale()(torch.from_numpy(colour).permute(2, 0, 1)[None])[0, 0].numpy()
+        assert np.abs(luma - grey).max() < 1e-3
+        assert np.ptp(colour, axis=-1).mean() > 0.01
+    np.testing.assert_array_equal(
+        restore.colorize(photograph, prior=prior, working_size=24, **FAST),
+        restore.colorize(np.asarray(Image.fromarray(photograph)), prior=prior, working_size=24, **FAST),
+    )
+
+
+def test_deblurring_takes_kernels_that_do_not_sum_to_one(prior, photograph):
+    kernel = gaussian_kernel(1.0)
+    a = restore.deblur(photograph, kernel, prior=prior, **FAST)
+    b = restore.deblur(photograph, 17 * kernel.numpy(), prior=prior, **FAST)
+    np.testing.assert_allclose(a.astype(int), b.astype(int), atol=1)
+    with pytest.raises(ValueError, match="sums to more than 0"):
+        restore.deblur(photograph, torch.zeros(3, 3), **FAST)
+
+
+def test_the_prior_in_the_package_does_better_than_leaving_things_as_they_are(prior, photograph):
+    image = photograph / np.float32(255)
+    kept = np.random.default_rng(0).random((96, 80)) < 0.5
+    hole = np.where(kept[..., None], image, np.float32(0.5))
+    filled = restore.inpaint(hole, kept, prior=prior, steps=20, seed=0, progress=False)
+    assert psnr(filled, image) > psnr(hole, image) + 8
+
+    kernel = gaussian_kernel(2.0)
+    blurred = Blur(kernel, boundary="reflect")(torch.from_numpy(image).permute(2, 0, 1)[None])[0].permute(
+        1, 2, 0
+    )
+    noisy = blurred.numpy() + np.random.default_rng(0).normal(0, 0.01, image.shape).astype(np.float32)
+    sharp = restore.deblur(noisy, kernel, noise=0.01, prior=prior, steps=20, seed=0, progress=False)
+    assert psnr(sharp, image) > psnr(noisy.clip(0, 1), image) + 0.5
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda x: restore.inpaint(x, np.ones((9, 9), bool)), "give one of the picture's size"),
+        (lambda x: restore.inpaint(x, np.zeros((96, 80), bool)), "keeps nothing"),
+        (lambda x: restore.super_resolve(x, 1), "at least 2"),
+        (lambda x: restore.super_resolve(x, 2.5), "whole number"),
+        (lambda x: restore.colorize(x, method="nothing", progress=False), "unknown method"),
+    ],
+)
+def test_mistakes_are_told(photograph, call, words):
+    with pytest.raises(ValueError, match=words):
+        call(photograph)
