@@ -169,6 +169,8 @@ def load_prior(source: str | Path, *, device: str | torch.device = "cpu") -> Pri
         >>> prior.value_range
         (-1.0, 1.0)
     """
+    if not isinstance(source, (str, Path)):
+        raise TypeError(f"a prior is a name, a folder or a Prior, not {source!r}")
     folder = _find(source)
     if (folder / "model_index.json").is_file():
         return _load_pipeline(folder).to(device)

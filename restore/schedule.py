@@ -57,6 +57,8 @@ class Schedule:
                 "alphas must fall and sigmas must rise with the step: give the least noisy step first"
             )
         self.steps = len(alphas)
+        #: The number that a network is given for its least noisy step: 0, but 1 for flows, which are given ``t T``.
+        self.first_step = 1 if config.get("kind") == "flow" else 0
         self._config = config
         # Time 0 is the clean image. Log alpha is what interpolates well: it is the integral of the drift.
         self._grid = np.arange(self.steps + 1) / self.steps
@@ -252,7 +254,9 @@ class Schedule:
         )
 
     def step_of(self, t: float) -> float:
-        """The step number, from 0 to ``T - 1``, that a network trained on discrete steps is given for time ``t``.
+        """The step number that a network trained on discrete steps is given for time ``t``.
+
+        It runs from 0 to ``T - 1``; for :meth:`flow`, to ``T``.
 
         Between trained steps it is fractional; below the first one it is 0.
 
@@ -260,7 +264,7 @@ class Schedule:
             >>> Schedule.linear().step_of(1.0), Schedule.linear().step_of(0.001)
             (999.0, 0.0)
         """
-        step = t * self.steps - 1
+        step = t * self.steps - 1 + self.first_step
         return float(max(0.0, round(step) if abs(step - round(step)) < 1e-6 else step))
 
     def time_of(self, noise_to_signal: float) -> float:

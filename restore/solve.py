@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import operator as operator_
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -222,13 +223,15 @@ def sample(
             raise TypeError(f"{denoiser.name!r} takes no class labels: only priors that are networks do")
         denoiser = denoiser.with_labels(class_labels)
     randomness = Randomness.for_draws(seed, 1, shape[0], where)
-    problem = Problem(
-        torch.empty(0, device=where), None, torch.zeros(shape[0], device=where), shape, randomness
-    )
-    run = Method().bind(denoiser, problem, scheme, steps)
-    with _bar(steps, "sampling", progress) as bar:
-        x = sampling_loop(run, bar.update, _reporter(callback, denoiser, steps, range(shape[0])))
-    return _to_unit(denoiser, x)
+    parts, pictures = _parts(shape[0], shape, where), []
+    with _bar(len(parts) * steps, "sampling", progress) as bar:
+        for part in parts:
+            nothing = torch.empty(len(part), 0, device=where)
+            size = (len(part), *shape[1:])
+            problem = Problem(nothing, None, nothing.sum(1), size, randomness.part(part))
+            run = Method().bind(_with_labels_of(denoiser, torch.tensor(part)), problem, scheme, steps)
+            pictures.append(sampling_loop(run, bar.update, _reporter(callback, denoiser, steps, part)))
+    return _to_unit(denoiser, torch.cat(pictures))
 
 
 def sampling_loop(
@@ -291,12 +294,18 @@ def _in_range_of(
         )
     with torch.no_grad():
         white = operator(torch.ones(operator.batch_size or 1, *shape, device=y.device))
-    brightest = float(y.abs().max())
-    if prior.bounded and brightest > 4 * max(1.0, float(white.abs().max())) + 10 * float(noise.max()):
+    brightest, darkest = float(y.abs().max()), float(y.min())
+    too_bright = brightest > 4 * max(1.0, float(white.abs().max()))
+    # Strong noise may have made it so; but noise goes down as far as it goes up.
+    noisy = float(noise.max()) > brightest / 20 and darkest < -brightest / 4
+    if prior.bounded and too_bright and not noisy:
         raise ValueError(
             f"y goes up to {brightest:.4g}, where a white picture measures {float(white.max()):.4g}: images are in "
             f"[0, 1] (divide by 255) or of dtype uint8"
         )
+    if isinstance(operator, Mask):
+        # What a user left in the holes (white, or noise that was added everywhere) is no measurement.
+        y = torch.where(operator.mask != 0, y, 0)
     return low * white + scale * y, operator, scale * noise
 
 
@@ -384,7 +393,10 @@ def _with_labels_of(prior: BasePrior, index: Tensor) -> BasePrior:
 
 
 def _noise(noise: float | Sequence[float] | Tensor, images: int, layout: ImageFormat) -> Tensor:
-    std = torch.as_tensor(noise, dtype=torch.float64).detach().cpu().flatten()
+    try:
+        std = torch.as_tensor(noise, dtype=torch.float64).detach().cpu().flatten()
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"noise is a standard deviation, a number or one per image, not {noise!r}") from None
     if len(std) not in (1, images):
         raise ValueError(f"noise has {len(std)} numbers for {images} images: give one, or one per image")
     if not (torch.isfinite(std) & (std >= 0)).all():
@@ -393,9 +405,13 @@ def _noise(noise: float | Sequence[float] | Tensor, images: int, layout: ImageFo
 
 
 def _whole(value: object, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    try:
+        number = operator_.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = 0
+    if isinstance(value, bool) or number < 1:
         raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
-    return value
+    return number
 
 
 # -------------------------------------------------------------------- where and in what parts
@@ -403,7 +419,12 @@ def _whole(value: object, name: str) -> int:
 
 def _device(device: str | torch.device | None, prior: str | Path | BasePrior, y: Tensor) -> torch.device:
     if device is not None:
-        where = torch.device(device)
+        try:
+            where = torch.device(device)
+        except RuntimeError:
+            raise ValueError(
+                f"device is 'cpu', 'cuda' or 'cuda:1', or whatever torch knows, not {device!r}"
+            ) from None
         if where.type == "cuda" and not torch.cuda.is_available():
             raise ValueError(
                 "device is 'cuda', but torch finds no GPU here: leave device out, or say device='cpu'"

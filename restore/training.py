@@ -65,7 +65,7 @@ def simple_loss(
     alphas, sigmas = _tables(schedule, x_0.device)
     eps = torch.randn(x_0.shape, generator=generator, device=x_0.device, dtype=x_0.dtype)
     x_t = per_image(alphas[step], x_0) * x_0 + per_image(sigmas[step], x_0) * eps
-    return F.mse_loss(network(x_t, step.to(x_0.dtype)).float(), eps)
+    return F.mse_loss(network(x_t, (step + schedule.first_step).to(x_0.dtype)).float(), eps)
 
 
 def _tables(schedule: Schedule, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -290,20 +290,18 @@ def test_tiles_change_nothing_for_a_network_that_sees_one_pixel(size, multiple):
     torch.testing.assert_close(tiled, torch.tanh(3 * x) + 0.5, rtol=1e-5, atol=1e-6)
 
 
-def test_tiles_change_a_local_network_at_the_seams_alone():
+def test_tiles_leave_no_seam_under_a_local_network():
     x = torch.randn(1, 2, 32, 76)
     tiled, whole = conv_prior(32, 8), conv_prior(128, 8)
     error = (tiled(x, 0.5) - whole(x, 0.5)).abs().amax((0, 1, 2))
     assert len(tiled.network.seen) == 3
     assert len(whole.network.seen) == 1
-    # Tiles begin at 0, 24 and 44: a 3 x 3 network sees the end of a tile from its outermost pixel alone, which
-    # counts for 1 part in 9 there.
+    # Tiles begin at 0, 24 and 44. A 3 x 3 network sees the end of a tile from its outermost pixel alone, which
+    # counts for next to nothing beside the tile that goes on there.
     edges = {24, 31, 44, 55}
     inside = [i for i in range(76) if i not in edges]
     assert float(error[inside].max()) < 1e-5
-    assert float(error[sorted(edges)].max()) > 1e-4
-    full = whole(x, 0.5).std()
-    assert float(error.max()) < 0.5 * float(full)
+    assert float(error.max()) < 1e-3 * float(whole(x, 0.5).std())
 
 
 def test_every_tile_begins_on_the_grid_of_the_network():

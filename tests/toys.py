@@ -63,7 +63,7 @@ class PixelPrior(BasePrior):
 class GaussianNetwork(nn.Module):
     """The exact denoiser of a Gaussian, as a network that predicts any of the four quantities.
 
-    It is given step numbers, as a trained network is: step ``k`` is time ``(k + 1) / T``.
+    It is given step numbers, as a trained network is: step ``k`` is time ``(k + 1) / T``; of a flow, ``k / T``.
     """
 
     def __init__(self, prior: GaussianPrior, prediction: str, learned_variance: bool = False) -> None:
@@ -75,7 +75,8 @@ class GaussianNetwork(nn.Module):
 
     def forward(self, x: Tensor, step: Tensor) -> Tensor:
         self.calls += 1
-        time = (step.double() + 1) / self.exact.schedule.steps
+        schedule = self.exact.schedule
+        time = (step.double() + 1 - schedule.first_step) / schedule.steps
         alpha, sigma = (per_image(v, x) for v in self.exact.schedule(time))
         x_hat = self.exact(x, time)
         noise = (x - alpha * x_hat) / sigma

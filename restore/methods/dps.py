@@ -22,10 +22,11 @@ class DPS(Method):
 
     ``x_s <- x_s - zeta_run grad_{x_t} || y - A(x_hat(x_t)) ||_2``
 
-    The norm is not squared, and it is of each image by itself. ``zeta`` is the paper's step size, for its 1000 steps at
-    3 x 256 x 256. So that it means the same elsewhere, a run uses ``zeta (1000 / steps) sqrt(size / (3 x 256 x 256))``:
-    the guidance of all steps together stays as it is when their number changes, and a picture of four times the pixels,
-    whose distances are twice as long, is moved twice as far.
+    The norm is not squared, and it is of each image by itself. ``zeta`` is the paper's step size, a distance in the
+    prior's range (the paper's is [-1, 1]), for 1000 steps at 3 x 256 x 256. So that it means the same elsewhere, a run
+    uses ``zeta (1000 / steps) sqrt(size / (3 x 256 x 256))``: the guidance of all steps together stays as it is when
+    their number changes, and a picture of four times the pixels, whose distances are twice as long, is moved twice as
+    far. With few steps each is large, and a strong guidance overshoots: then take more steps or a smaller ``zeta``.
 
     Args:
         zeta: Step size. By default the paper's: 0.5 for a mask, 0.3 for anything else.
