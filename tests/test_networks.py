@@ -87,8 +87,11 @@ def test_the_prior_in_the_package_depends_on_the_time(photo):
     assert photo.network.config["config"]["resnet_time_scale_shift"] == "scale_shift"
     assert not any(isinstance(m, nn.GroupNorm) for m in photo.network.modules())
     with torch.no_grad():
-        for times in [(0.0, 50.0), (10.0, 900.0), (400.0, 500.0), (900.0, 999.0)]:
+        for times in [(0.0, 50.0), (10.0, 900.0), (400.0, 500.0)]:
             assert change_with_time(photo.network, times=times, size=64) > 1e-2, times
+        # Where all is noise, the noise is the state itself, and even a perfect answer changes by a percent at most.
+        # A network that is blind changes by 1e-6.
+        assert change_with_time(photo.network, times=(900.0, 999.0), size=64) > 1e-3
 
 
 def test_the_prior_in_the_package_removes_noise(photo):
@@ -132,7 +135,8 @@ def test_pixel_norm_is_layer_norm_over_channels(batch, channels, height, width, 
 
 
 def test_every_group_norm_is_replaced():
-    pixel, group = (FoldedUNet(plain_config(), norm=norm) for norm in ("pixel", "group"))
+    config = plain_config(norm_eps=1e-3)  # Not the default of either.
+    pixel, group = (FoldedUNet(config, norm=norm) for norm in ("pixel", "group"))
     kinds = {type(m) for m in pixel.modules()}
     assert PixelNorm in kinds
     assert nn.GroupNorm not in kinds

@@ -232,6 +232,13 @@ def test_the_times_of_a_batch_are_spread_evenly(batch, steps, seed):
         assert math.floor(i * steps / batch) <= step <= math.ceil((i + 1) * steps / batch)
 
 
+@pytest.mark.parametrize("schedule", [Schedule.linear(30), Schedule.cosine(30), Schedule.flow(30)], ids=repr)
+def test_a_network_is_trained_with_the_numbers_that_the_prior_gives_it(schedule):
+    spy = Spy(lambda x_t, step: x_t)
+    simple_loss(spy, torch.ones(30, 1, 1, 1), schedule, seeded())
+    assert spy.step.tolist() == [schedule.step_of(k / 30) for k in range(1, 31)]
+
+
 @pytest.mark.parametrize("batch", [1, 3, 16])
 def test_times_are_uniform(batch):
     steps, draws = 20, 6000 // batch

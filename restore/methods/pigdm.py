@@ -25,14 +25,14 @@ class PiGDM(Method):
 
     Args:
         variance: Variance of the data, in the prior's units; 1 is the paper's.
-        clip: Clip the network's estimate to the prior's range.
+        clip: Clip the network's estimate to the prior's range; without, a network's error at high noise makes runs diverge.
 
     Raises:
         ValueError: If the variance is not above 0.
 
     Example:
         >>> PiGDM()
-        PiGDM(variance=1.0, clip=False)
+        PiGDM(variance=1.0, clip=True)
     """
 
     name: ClassVar[str] = "pigdm"
@@ -45,7 +45,7 @@ class PiGDM(Method):
     default_sampler: ClassVar[Sampler] = DDIM(eta=1.0)
 
     variance: float = 1.0
-    clip: bool = False
+    clip: bool = True
 
     def __post_init__(self) -> None:
         if not self.variance > 0:
