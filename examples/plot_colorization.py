@@ -91,8 +91,8 @@ show({"draw 4": draws[3], "mean of 4": mean, "truth": truth, "deviation of the d
 #
 # You may know some of the colours: the cup was red. Then say so. The measurement below has four channels: the luma of
 # every pixel, and the colour of one pixel in fifty. It is linear, and a linear function can be an operator as it is:
-# :class:`operators.FromCallable` finds its transpose by automatic differentiation. ``repeats`` goes up and down again, so
-# that the known colours spread.
+# :class:`operators.FromCallable` finds its transpose by automatic differentiation. ``repeats`` makes the run go up and
+# down again, so that the known colours spread.
 
 known = random_mask(SIZE, keep=0.02, seed=0)
 

@@ -20,10 +20,10 @@ from restore.solve import solve
 
 #: Settings with which each task looks good within half a minute for 256 x 256 pixels on two CPU cores.
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "inpaint": {"method": "ddnm", "steps": 50, "options": {}},
-    "super_resolve": {"method": "ddnm", "steps": 50, "options": {}},
-    "deblur": {"method": "diffpir", "steps": 30, "options": {}},
-    "colorize": {"method": "ddnm", "steps": 50, "options": {}},
+    "inpaint": {"method": "ddnm", "steps": 100, "options": {}},
+    "super_resolve": {"method": "ddnm", "steps": 100, "options": {"eta": 1.0}},
+    "deblur": {"method": "diffpir", "steps": 30, "options": {"zeta": 1.0}},
+    "colorize": {"method": "ddnm", "steps": 100, "options": {}},
 }
 MARGIN = 64
 #: Colours are found for a picture whose shorter side is about this.

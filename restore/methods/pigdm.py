@@ -25,7 +25,9 @@ class PiGDM(Method):
 
     Args:
         variance: Variance of the data, in the prior's units; 1 is the paper's.
-        clip: Clip the network's estimate to the prior's range; without, a network's error at high noise makes runs diverge.
+        clip: Clip the network's estimate, and the corrected one, to the prior's range. Without, the error that a
+            network has at high noise, where its estimate is a difference divided by a small ``alpha``, makes runs
+            diverge.
 
     Raises:
         ValueError: If the variance is not above 0.
@@ -64,4 +66,5 @@ class PiGDM(Method):
             # (q^2 A A^T + s_y^2)^{-1} = (A A^T + (s_y / q)^2)^{-1} / q^2
             direction = operator.ridge(residual, self.problem.noise**2 / q2) / q2
         (gradient,) = torch.autograd.grad(x_hat, x_t, direction)
-        return (x_hat + sigma**2 / alpha * gradient).detach()
+        x_hat = (x_hat + sigma**2 / alpha * gradient).detach()
+        return self.prior.clip(x_hat) if self.clip else x_hat
