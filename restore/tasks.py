@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from operators import Blur, Downsample, Grayscale, LinearOperator, Mask
-from restore.images import to_batch
+from restore.images import ImageFormat, to_batch
 from restore.prior import BasePrior
 from restore.solve import solve
 
@@ -76,7 +76,7 @@ def inpaint(
             "the mask keeps nothing of the picture: True (or white, after mask_from_image) means kept"
         )
     colour, back = _as_colour(batch, settings)
-    samples, settings = _draws(settings)
+    samples, settings = _draws(settings, layout)
     result = torch.where(kept.to(batch.device), colour, 0).repeat(samples or 1, 1, 1, 1)
     for rows, columns in hole_windows(kept.numpy(), MARGIN):
         part = kept[rows, columns]
@@ -113,7 +113,7 @@ def super_resolve(
         raise ValueError(f"scale must be a whole number of at least 2, not {scale}")
     batch, layout = to_batch(image, name="image")
     colour, back = _as_colour(batch, settings)
-    samples, settings = _draws(settings)
+    samples, settings = _draws(settings, layout)
 
     def enlarge(part: Tensor) -> Tensor:
         operator = Downsample(int(scale))
@@ -167,7 +167,7 @@ def deblur(
         raise ValueError(f"a blur's kernel sums to more than 0; this one to {float(weights.sum()):.3g}")
     batch, layout = to_batch(image, name="image")
     colour, back = _as_colour(batch, settings)
-    samples, settings = _draws(settings)
+    samples, settings = _draws(settings, layout)
     level = 0.01 if noise is None else noise / layout.scale
     operator = Blur((weights / weights.sum()).float(), boundary="reflect")
     settings = {**settings, "noise": level, "samples": samples or 1}
@@ -212,7 +212,7 @@ def colorize(
         raise ValueError(
             f"expected a grey picture, or a colour one of 3 channels; got {batch.shape[1]} channels"
         )
-    samples, settings = _draws(settings)
+    samples, settings = _draws(settings, layout)
     with_samples = {**settings, "samples": samples or 1}
     factor = max(1, round(min(luma.shape[-2:]) / working_size))
     rows, columns = (max(1, round(n / factor)) for n in luma.shape[-2:])
@@ -259,8 +259,12 @@ def _in_gamut(luma: Tensor, chroma: Tensor, operator: Grayscale) -> Tensor:
     return (luma + share * chroma).clamp(0, 1)  # For rounding.
 
 
-def _draws(settings: dict[str, Any]) -> tuple[int | None, dict[str, Any]]:
-    return settings.get("samples"), {k: v for k, v in settings.items() if k != "samples"}
+def _draws(settings: dict[str, Any], layout: ImageFormat) -> tuple[int | None, dict[str, Any]]:
+    """The number of draws, and the other settings, with the noise in the units that ``to_batch`` made."""
+    others = {k: v for k, v in settings.items() if k != "samples"}
+    if "noise" in others:
+        others["noise"] = torch.as_tensor(others["noise"], dtype=torch.float64) / layout.scale
+    return settings.get("samples"), others
 
 
 def _as_colour(batch: Tensor, settings: dict[str, Any]) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
@@ -274,7 +278,7 @@ def _as_colour(batch: Tensor, settings: dict[str, Any]) -> tuple[Tensor, Callabl
 
 def _consistent(x: Tensor, y: Tensor, operator: LinearOperator, settings: dict[str, Any]) -> Tensor:
     """``x`` moved by as little as makes ``A x = y``, where ``y`` has no noise; values stay in [0, 1]."""
-    if settings.get("noise", 0.0):
+    if float(torch.as_tensor(settings.get("noise", 0.0)).max()) > 0:
         return x
     operator = operator.to(x.device)
     y = y.to(x.device).repeat(len(x) // len(y), 1, 1, 1)

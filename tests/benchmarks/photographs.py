@@ -88,15 +88,18 @@ def tasks() -> dict[str, Task]:
     def lanczos(y: Array) -> Array:
         return cv2.resize(y.astype(np.float32), (SIZE, SIZE), interpolation=cv2.INTER_LANCZOS4)
 
-    ddnm = ("ddnm", {"steps": 50})
+    ddnm = ("ddnm", {"steps": 100})
     kept = random_mask(SIZE, 0.3, seed=0), text_mask(), box_mask(SIZE, 64)
-    repaint = ("repaint", {"steps": 50, "jump": 5, "resamplings": 3})
     return {
         "70 % of pixels lost": Task(Mask(kept[0]), 0.0, filled(kept[0]), [ddnm]),
-        "text overlay 15 %": Task(Mask(kept[1]), 0.0, filled(kept[1]), [ddnm, repaint]),
-        "64x64 box": Task(Mask(kept[2]), 0.0, filled(kept[2]), [ddnm, repaint]),
-        "x4 super-resolution": Task(Downsample(4), 0.0, ("Lanczos", lanczos), [ddnm]),
-        "blur std 3, noise 0.01": Task(Blur(kernel), 0.01, ("Wiener", wiener_), [("diffpir", {"steps": 30})]),
+        "text overlay 15 %": Task(Mask(kept[1]), 0.0, filled(kept[1]), [ddnm]),
+        "64x64 box": Task(Mask(kept[2]), 0.0, filled(kept[2]), [ddnm]),
+        "x4 super-resolution": Task(
+            Downsample(4), 0.0, ("Lanczos", lanczos), [("ddnm", {"steps": 100, "eta": 1.0})]
+        ),
+        "blur std 3, noise 0.01": Task(
+            Blur(kernel), 0.01, ("Wiener", wiener_), [("diffpir", {"steps": 30, "zeta": 1.0})]
+        ),
         "colourisation": Task(Grayscale(), 0.0, ("grey", lambda y: np.repeat(y, 3, -1)), [ddnm]),
     }
 
