@@ -99,7 +99,7 @@ known = random_mask(SIZE, keep=0.02, seed=0)
 
 def luma_and_hints(x):
     """``(B, 3, H, W)`` to ``(B, 4, H, W)``."""
-    return torch.cat([luma(x), known * x], dim=1)
+    return torch.cat([luma.to(x.device)(x), known.to(x.device) * x], dim=1)
 
 
 operator = FromCallable(luma_and_hints, image_shape=lambda measured: (3, *measured[1:]), linear=True)

@@ -78,7 +78,8 @@ def save_prior(prior: Prior, folder: str | Path, *, dtype: torch.dtype | None = 
         "overlap": prior.overlap,
     }
     write_atomically(folder / WEIGHTS, lambda path: save_file(weights, path, metadata={"format": "pt"}))
-    write_atomically(folder / CONFIG, lambda path: path.write_text(json.dumps(config, indent=2) + "\n"))
+    text = json.dumps(config, indent=2) + "\n"
+    write_atomically(folder / CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
     return folder
 
 
@@ -153,8 +154,9 @@ def load_prior(source: str | Path, *, device: str | torch.device = "cpu") -> Pri
     """Loads a prior.
 
     Args:
-        source: ``"photo"``, the prior in the package; a folder written by :meth:`Prior.save`; a folder of diffusers:
-            a saved ``DDPMPipeline`` or ``DDIMPipeline``, or a bare ``UNet2DModel``.
+        source: ``"photo"``, the prior in the package (``"./photo"`` is a folder of that name); a folder written by
+            :meth:`Prior.save`; a folder of diffusers: a saved ``DDPMPipeline`` or
+            ``DDIMPipeline``, or a bare ``UNet2DModel``.
         device: Where to put it.
 
     Returns:
@@ -208,14 +210,15 @@ def load_prior(source: str | Path, *, device: str | torch.device = "cpu") -> Pri
 def _find(source: str | Path) -> Path:
     inside = Path(__file__).parent / "priors"
     path = Path(source).expanduser()
+    # A bare name is the package's prior even where a folder is called the same; "./photo" is the folder.
+    if isinstance(source, str) and source.isidentifier() and (inside / source / CONFIG).is_file():
+        return inside / source
     if path.is_dir():
         if (path / CONFIG).is_file() or (path / "model_index.json").is_file():
             return path
         raise FileNotFoundError(
             f"the folder {str(path)!r} has neither {CONFIG} nor model_index.json: it is no prior"
         )
-    if str(source).isidentifier() and (inside / str(source) / CONFIG).is_file():
-        return inside / str(source)
     names = sorted(p.parent.name for p in inside.glob(f"*/{CONFIG}"))
     raise FileNotFoundError(
         f"there is no prior {str(source)!r}: give one of the names {names}, or a folder with {CONFIG} in it"
@@ -290,7 +293,7 @@ def _from_diffusers(folder: Path, schedule: Schedule, prediction: str, name: str
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{str(path)!r} is missing: the folder is no prior, or was not copied whole"

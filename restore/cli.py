@@ -83,7 +83,9 @@ def inpaint(args: argparse.Namespace) -> None:
     image = read_image(args.image)
     kept = mask_from_image(args.mask, size=image.shape[:2], white="fill").numpy()
     results = task(image, kept, **settings(args))
-    grey = np.where(kept if image.ndim == 2 else kept[..., None], image, np.asarray(128, image.dtype))
+    grey = np.where(
+        kept if image.ndim == 2 else kept[..., None], image, np.asarray(full_scale(image) / 2, image.dtype)
+    )
     write_results(args, results, {"to be filled in": grey}, "inpainted")
 
 
@@ -246,7 +248,7 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     sub.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
     training_options(command("train", train))
-    command("methods", methods)
+    command("methods", methods).set_defaults(output=None)
     return parser
 
 
@@ -264,14 +266,22 @@ def guarded(run: Callable[[], object]) -> int:
 
 
 def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> int:
-    """The ``restore`` command; returns its exit status.
+    """The ``restore`` command; returns its exit status: 0, or 2 after a mistake that it told.
 
     Args:
         arguments: The command line, ``sys.argv[1:]`` by default.
         prog: The name of a script that stands for one of the commands, for its help.
     """
     args = build_parser(prog).parse_args(arguments)
-    return guarded(lambda: args.run(args))
+
+    def run() -> None:
+        if args.output is not None and args.command != "train":
+            from restore.images import known_suffix
+
+            known_suffix(args.output)  # Now, and not when the work is done.
+        args.run(args)
+
+    return guarded(run)
 
 
 if __name__ == "__main__":

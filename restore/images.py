@@ -504,10 +504,7 @@ def write_image(path: str | os.PathLike[str], image: Any) -> None:
 .ppm, .tif, .tiff, .webp.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in _FILE_FORMATS:
-        found = f"the extension {suffix!r}" if suffix else "no extension"
-        raise ValueError(f"{str(path)!r} has {found}; expected one of {', '.join(sorted(_FILE_FORMATS))}.")
+    suffix = known_suffix(path)
     batch, fmt = to_batch(image)
     count, channels = batch.shape[:2]
     if count != 1:
@@ -522,6 +519,19 @@ def write_image(path: str | os.PathLike[str], image: Any) -> None:
     dtype = np.dtype(np.uint16 if keeps_16 else np.uint8)
     pixels = ImageFormat("numpy", dtype, ndim=2).restore(batch)
     _write_atomically(path, _encode(pixels, suffix))
+
+
+def known_suffix(path: str | os.PathLike[str]) -> str:
+    """The extension of a picture's file, in small letters; to be asked before the work that makes the picture.
+
+    Raises:
+        ValueError: If pictures cannot be written to such a file.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in _FILE_FORMATS:
+        found = f"the extension {suffix!r}" if suffix else "no extension"
+        raise ValueError(f"{str(path)!r} has {found}; expected one of {', '.join(sorted(_FILE_FORMATS))}.")
+    return suffix
 
 
 def _encode(pixels: np.ndarray, suffix: str) -> bytes:

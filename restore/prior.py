@@ -118,8 +118,9 @@ class Prior(BasePrior):
         value_range: The interval of its images, normally (-1, 1).
         channels: Channels of its images; found out from the network where it tells.
         multiple: Heights and widths must be multiples of this; found out from the network where it tells.
-        tile: Largest side that goes through the network at once, in pixels; a multiple of ``multiple``.
-        overlap: How far neighbouring tiles overlap, in pixels.
+        tile: Largest side that goes through the network at once, in pixels; a multiple of ``multiple``, about 512
+            by default.
+        overlap: How far neighbouring tiles overlap, in pixels; about 64 by default.
         config: What describes the prior in its saved folder (name, data, licence, ...).
 
     Raises:
@@ -142,8 +143,8 @@ class Prior(BasePrior):
         *,
         channels: int | None = None,
         multiple: int | None = None,
-        tile: int = 512,
-        overlap: int = 64,
+        tile: int | None = None,
+        overlap: int | None = None,
         config: dict[str, Any] | None = None,
     ) -> None:
         if prediction not in PREDICTIONS:
@@ -157,6 +158,8 @@ class Prior(BasePrior):
         self.value_range = (float(low), float(high))
         self.channels = channels if channels is not None else _channels_of(network)
         self.multiple = multiple if multiple is not None else _multiple_of(network)
+        tile = self.multiple * math.ceil(512 / self.multiple) if tile is None else tile
+        overlap = self.multiple * math.ceil(64 / self.multiple) if overlap is None else overlap
         if tile % self.multiple or overlap % self.multiple or not 0 < 2 * overlap < tile:
             raise ValueError(
                 f"tile and overlap must be multiples of {self.multiple} (what the network's sides must be), and tile "
@@ -250,7 +253,7 @@ class Prior(BasePrior):
             else torch.contiguous_format
         )
         with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
-            out = self.network(x.to(dtype).contiguous(memory_format=layout), step.to(dtype), **options)
+            out = self.network(x.to(dtype).contiguous(memory_format=layout), step.float(), **options)
         out = (out if isinstance(out, Tensor) else out.sample).to(x.dtype)
         return out[:, : x.shape[1]]  # A learned variance, where there is one, lies in the channels behind.
 
@@ -258,8 +261,9 @@ class Prior(BasePrior):
         """Overlapping tiles, blended with weights that fall linearly towards the tiles' edges."""
         rows, columns = (_tile_starts(size, self.tile, self.overlap) for size in x.shape[-2:])
         total, weight = torch.zeros_like(x), torch.zeros_like(x[:1, :1])
+        differentiable = torch.is_grad_enabled() and x.requires_grad
         evaluate: Callable[[Tensor, Tensor], Tensor] = self._evaluate
-        if torch.is_grad_enabled() and x.requires_grad:
+        if differentiable:
             # The activations of all tiles at once would be what tiles are to avoid: recompute them.
             evaluate = lambda part, step: checkpoint(self._evaluate, part, step, use_reentrant=False)  # noqa: E731
         for top in rows:
@@ -275,7 +279,10 @@ class Prior(BasePrior):
                     top,
                     x.shape[-2] - top - part.shape[-2],
                 )
-                total = total + F.pad(evaluate(part, step) * ramp, padding)
+                if differentiable:
+                    total = total + F.pad(evaluate(part, step) * ramp, padding)
+                else:
+                    total[window] += evaluate(part, step) * ramp
                 weight[window] += ramp
         return total / weight
 

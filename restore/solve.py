@@ -18,17 +18,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from operators import LinearOperator, Mask, Operator
+from operators import Blur, Downsample, Grayscale, Identity, LinearOperator, Mask, Operator
 from restore.checkpoint import load_prior
 from restore.images import ImageFormat, to_batch
-from restore.methods import REGISTRY, as_method
+from restore.methods import REGISTRY, as_method, options_of
 from restore.methods.base import Method, Problem
 from restore.prior import BasePrior, Prior
 from restore.randomness import Randomness
 from restore.samplers import Sampler, as_sampler
 
 #: How many pixels are worked on at once, by kind of device: a batch beyond that is done in parts.
-PIXELS_AT_ONCE = {"cpu": 2**19, "cuda": 2**24}
+PIXELS_AT_ONCE = {"cpu": 2**19, "cuda": 2**22}
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class State:
 Callback = Callable[[State], object]
 
 
+@torch.inference_mode(False)  # Gradients are needed even if the caller's code is not to keep any.
 def solve(
     y: Any,
     operator: Operator,
@@ -125,6 +126,10 @@ def solve(
         )
     chosen = as_method(method, **options)
     scheme = None if sampler is None else as_sampler(sampler)
+    if scheme is not None and not chosen.takes_sampler:
+        raise ValueError(
+            f"{chosen.name} has a step of its own and takes no sampler; its options are {options_of(type(chosen))}"
+        )
     steps = _whole(steps, "steps") if steps is not None else None
     count = _whole(samples, "samples") if samples is not None else 1
 
@@ -148,12 +153,13 @@ def solve(
     if dtype is not None:
         denoiser = _in_precision(denoiser, dtype)
     batch, noise_std = batch.to(where), noise_std.to(where)
-    if operator.device != where:
+    places = {operator.device, *(tensor.device for tensor in (*operator.buffers(), *operator.parameters()))}
+    if places != {where}:
         operator = copy.deepcopy(operator).to(where)
     target, physics, noise_std = _in_range_of(denoiser, batch, operator, noise_std, shape)
 
     randomness = Randomness.for_draws(seed, images, count, where)
-    parts = _parts(images * count, shape, where)
+    parts = _parts(images * count, shape, where, chosen.gradient)
     times = chosen.bind(
         denoiser, Problem(target, physics, noise_std, (1, *shape), randomness), scheme, steps
     ).times()
@@ -172,7 +178,7 @@ def solve(
             report = _reporter(callback, denoiser, _downward(times), part)
             results.append(_to_unit(denoiser, sampling_loop(run, bar.update, report)))
     result = torch.cat(results)
-    return layout.restore(result, samples=samples if samples is None else count)
+    return layout.restore(result, samples=samples)
 
 
 def sample(
@@ -298,7 +304,9 @@ def _in_range_of(
     too_bright = brightest > 4 * max(1.0, float(white.abs().max()))
     # Strong noise may have made it so; but noise goes down as far as it goes up.
     noisy = float(noise.max()) > brightest / 20 and darkest < -brightest / 4
-    if prior.bounded and too_bright and not noisy:
+    # Of an operator of one's own nobody knows how bright its measurements are.
+    pictorial = isinstance(operator, (Mask, Blur, Downsample, Grayscale, Identity))
+    if prior.bounded and pictorial and too_bright and not noisy:
         raise ValueError(
             f"y goes up to {brightest:.4g}, where a white picture measures {float(white.max()):.4g}: images are in "
             f"[0, 1] (divide by 255) or of dtype uint8"
@@ -449,9 +457,10 @@ def _in_precision(prior: BasePrior, dtype: str | torch.dtype) -> BasePrior:
     return prior.with_autocast(named)
 
 
-def _parts(draws: int, shape: tuple[int, ...], device: torch.device) -> list[range]:
+def _parts(draws: int, shape: tuple[int, ...], device: torch.device, gradient: bool = False) -> list[range]:
     """All draws, in parts that fit into memory: results do not depend on the parts."""
     limit = PIXELS_AT_ONCE.get(device.type, PIXELS_AT_ONCE["cpu"])
+    limit = limit // 8 if gradient else limit  # All activations of the network are kept for a gradient.
     size = max(1, limit // (shape[-2] * shape[-1]))
     return [range(first, min(first + size, draws)) for first in range(0, draws, size)]
 

@@ -5,7 +5,7 @@ They take grey pictures too, keep what was measured, and get along with photogra
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from operators import Blur, Downsample, Grayscale, LinearOperator, Mask
+from restore.checkpoint import load_prior
 from restore.images import ImageFormat, to_batch
 from restore.prior import BasePrior
+from restore.randomness import stream_seed
 from restore.solve import solve
 
 #: Settings with which each task looks good within half a minute for 256 x 256 pixels on two CPU cores.
@@ -75,13 +77,16 @@ def inpaint(
         raise ValueError(
             "the mask keeps nothing of the picture: True (or white, after mask_from_image) means kept"
         )
-    colour, back = _as_colour(batch, settings)
+    settings["prior"] = _prior(settings)
+    colour, back = _as_colour(batch, settings["prior"])
     samples, settings = _draws(settings, layout)
     result = torch.where(kept.to(batch.device), colour, 0).repeat(samples or 1, 1, 1, 1)
-    for rows, columns in hole_windows(kept.numpy(), MARGIN):
+    for number, (rows, columns) in enumerate(hole_windows(kept.numpy(), MARGIN)):
         part = kept[rows, columns]
         y = torch.where(part.to(batch.device), colour[..., rows, columns], 0)
-        filled = _solve("inpaint", y, Mask(part), method, steps, {**settings, "samples": samples or 1})
+        filled = _solve(
+            "inpaint", y, Mask(part), method, steps, {**_seeded(settings, number), "samples": samples or 1}
+        )
         hole = ~part.to(batch.device)
         target = result[..., rows, columns]
         result[..., rows, columns] = torch.where(hole, filled.flatten(0, 1), target)
@@ -112,14 +117,14 @@ def super_resolve(
     if isinstance(scale, bool) or int(scale) != scale or scale < 2:
         raise ValueError(f"scale must be a whole number of at least 2, not {scale}")
     batch, layout = to_batch(image, name="image")
-    colour, back = _as_colour(batch, settings)
+    settings["prior"] = _prior(settings)
+    colour, back = _as_colour(batch, settings["prior"])
     samples, settings = _draws(settings, layout)
 
-    def enlarge(part: Tensor) -> Tensor:
+    def enlarge(part: Tensor, number: int = 0) -> Tensor:
         operator = Downsample(int(scale))
-        x = _solve(
-            "super_resolve", part, operator, method, steps, {**settings, "samples": samples or 1}
-        ).flatten(0, 1)
+        own = {**_seeded(settings, number), "samples": samples or 1}
+        x = _solve("super_resolve", part, operator, method, steps, own).flatten(0, 1)
         return _consistent(x, part, operator, settings)
 
     if colour.shape[-2] * colour.shape[-1] * scale**2 <= PIXELS_AT_ONCE:
@@ -166,7 +171,8 @@ def deblur(
     if not float(weights.sum()) > 0:
         raise ValueError(f"a blur's kernel sums to more than 0; this one to {float(weights.sum()):.3g}")
     batch, layout = to_batch(image, name="image")
-    colour, back = _as_colour(batch, settings)
+    settings["prior"] = _prior(settings)
+    colour, back = _as_colour(batch, settings["prior"])
     samples, settings = _draws(settings, layout)
     level = 0.01 if noise is None else noise / layout.scale
     operator = Blur((weights / weights.sum()).float(), boundary="reflect")
@@ -206,8 +212,8 @@ def colorize(
         (16, 20, 3)
     """
     batch, layout = to_batch(image, name="image")
-    operator = Grayscale("luma")
-    luma = operator(batch.cpu()).to(batch.device) if batch.shape[1] == 3 else batch
+    operator = Grayscale("luma").to(batch.device)
+    luma = operator(batch) if batch.shape[1] == 3 else batch
     if luma.shape[1] != 1:
         raise ValueError(
             f"expected a grey picture, or a colour one of 3 channels; got {batch.shape[1]} channels"
@@ -267,11 +273,27 @@ def _draws(settings: dict[str, Any], layout: ImageFormat) -> tuple[int | None, d
     return settings.get("samples"), others
 
 
-def _as_colour(batch: Tensor, settings: dict[str, Any]) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """A grey picture as a colour one for a colour prior, and the way back."""
+def _prior(settings: dict[str, Any]) -> BasePrior:
+    """The prior, loaded once for all parts of a picture."""
     prior = settings.get("prior", "photo")
-    channels = prior.channels if isinstance(prior, BasePrior) else 3
-    if batch.shape[1] == 1 and channels == 3:
+    if isinstance(prior, BasePrior):
+        return prior
+    device = settings.get("device")
+    return load_prior(prior, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _seeded(settings: dict[str, Any], number: int) -> dict[str, Any]:
+    """The settings for a part of a picture: each part has noise of its own, the first as if it were alone."""
+    seed = settings.get("seed")
+    if seed is None or number == 0:
+        return settings
+    own = [stream_seed(s, number) for s in seed] if isinstance(seed, Sequence) else stream_seed(seed, number)
+    return {**settings, "seed": own}
+
+
+def _as_colour(batch: Tensor, prior: BasePrior) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """A grey picture as a colour one for a colour prior, and the way back."""
+    if batch.shape[1] == 1 and prior.channels == 3:
         return batch.repeat(1, 3, 1, 1), lambda x: x.mean(1, keepdim=True)
     return batch, lambda x: x
 
@@ -332,9 +354,9 @@ def _grown(box: tuple[int, ...], margin: int, shape: tuple[int, ...]) -> tuple[i
     )
 
 
-def _by_patches(y: Tensor, scale: int, samples: int, enlarge: Callable[[Tensor], Tensor]) -> Tensor:
+def _by_patches(y: Tensor, scale: int, samples: int, enlarge: Callable[[Tensor, int], Tensor]) -> Tensor:
     """A picture too large for the memory, put together from patches that fade into each other."""
-    side, overlap = PATCH // scale, MARGIN // scale
+    number, side, overlap = 0, PATCH // scale, MARGIN // scale
     height, width = y.shape[-2:]
     result = torch.zeros(samples * len(y), y.shape[1], height * scale, width * scale)
     weight = torch.zeros(height * scale, width * scale)
@@ -346,7 +368,8 @@ def _by_patches(y: Tensor, scale: int, samples: int, enlarge: Callable[[Tensor],
             )
             rows = slice(top * scale, (top + part.shape[-2]) * scale)
             columns = slice(left * scale, (left + part.shape[-1]) * scale)
-            result[..., rows, columns] += enlarge(part).cpu() * fade
+            result[..., rows, columns] += enlarge(part, number).cpu() * fade
+            number += 1
             weight[rows, columns] += fade
     return result.div_(weight)
 

@@ -14,6 +14,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,7 @@ class Trainer:
             options.precision == "auto" and _computes_in_bf16(self.device)
         )
 
+        self._check(network)
         network = network.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.optimizer = torch.optim.AdamW(
             network.parameters(),
@@ -232,8 +234,26 @@ class Trainer:
                 f"{str(self.out)!r} holds a training already: resume it (resume=True, --resume) "
                 f"or choose another folder"
             )
-        wrapped, self.optimizer = self.accelerator.prepare(network, self.optimizer)
+        # Where things are has been decided: the pictures are there already.
+        wrapped, self.optimizer = self.accelerator.prepare(
+            network, self.optimizer, device_placement=[False, False]
+        )
         self._forward = torch.compile(wrapped) if options.compile else wrapped
+
+    def _check(self, network: nn.Module) -> None:
+        """Finds out now what would otherwise stop the first checkpoint, after a thousand updates."""
+        describe_network(network)
+        with torch.random.fork_rng(devices=[]):
+            prior = Prior(copy.deepcopy(network), self.schedule)
+        if self.crops.size % prior.multiple:
+            raise ValueError(
+                f"crops of {self.crops.size} pixels do not suit the network, whose sides must be multiples of "
+                f"{prior.multiple}: choose another crop"
+            )
+        if prior.channels not in (None, self.crops.channels):
+            raise ValueError(
+                f"the pictures have {self.crops.channels} channels, the network takes {prior.channels}"
+            )
 
     # ---------------------------------------------------------------- training
 
@@ -292,10 +312,10 @@ class Trainer:
         total = torch.zeros((), device=self.device)
         for part, generator in enumerate(self._generators()):
             x_0 = self.crops.batch(o.batch, generator).contiguous(memory_format=torch.channels_last)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                loss = simple_loss(self._forward, x_0, self.schedule, generator) / o.accumulate
-            # Processes exchange gradients once an update, with the last part.
-            with self.accelerator.no_sync(self._forward) if part < o.accumulate - 1 else _nothing():
+            # Processes exchange gradients once an update, with the last part; that is decided by the forward pass.
+            with self.accelerator.no_sync(self._forward) if part < o.accumulate - 1 else nullcontext():
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                    loss = simple_loss(self._forward, x_0, self.schedule, generator) / o.accumulate
                 self.accelerator.backward(loss)
             total += loss.detach()
         self.accelerator.clip_grad_norm_(self.network.parameters(), o.clip)
@@ -399,10 +419,10 @@ class Trainer:
         """Drops what an interrupted run logged after its last checkpoint."""
         path = self.out / LOG
         if self.accelerator.is_main_process and path.is_file():
-            lines = path.read_text().splitlines(keepends=True)
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
             # A line without its end was being written when the run was interrupted.
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= self.step]
-            write_atomically(path, lambda p: p.write_text("".join(kept)))
+            write_atomically(path, lambda p: p.write_text("".join(kept), encoding="utf-8"))
 
     def _log(self, recent: list[float], since: float) -> None:
         first = self.step - len(recent) + 1
@@ -415,7 +435,7 @@ class Trainer:
     def _note(self, entry: dict[str, Any]) -> None:
         if self.accelerator.is_main_process:
             self.out.mkdir(parents=True, exist_ok=True)
-            with (self.out / LOG).open("a") as file:
+            with (self.out / LOG).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
 
     def _sample(self) -> None:
@@ -482,11 +502,14 @@ def train(
     if network is None:
         from restore.networks import photo_unet
 
-        torch.manual_seed(chosen.seed)
-        network = photo_unet(image_channels=channels)
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # The caller's random numbers go on as if nothing had been drawn.
+            torch.manual_seed(chosen.seed)
+            network = photo_unet(image_channels=channels)
     if init is not None:
         load_weights(network, Path(init) / "model.safetensors")
-    where = torch.device(device) if device is not None else _default_device()
+    where = _device(device)
     crops = Crops(paths, chosen.crop, channels=channels, device=where, flip=chosen.flip, scales=chosen.scales)
     validation = None
     if held_out and chosen.validate_every:
@@ -507,10 +530,23 @@ def train(
     return trainer.run()
 
 
-def _default_device() -> torch.device:
+def _device(device: str | torch.device | None) -> torch.device:
+    """Where to train: as asked for; with several processes, each has a GPU of its own."""
     from accelerate import PartialState
 
-    return torch.device(PartialState().device)
+    where = (
+        torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if device is None
+        else torch.device(device)
+    )
+    if where.type == "cuda" and where.index is None:
+        own = torch.device(PartialState().device)
+        where = (
+            own
+            if own.type == "cuda" and own.index is not None
+            else torch.device("cuda", torch.cuda.current_device())
+        )
+    return where
 
 
 def _computes_in_bf16(device: torch.device) -> bool:
@@ -518,10 +554,6 @@ def _computes_in_bf16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
         # Emulated bf16 is many times slower than float32.
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+        asked = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
+        return any(ask is not None and ask() for ask in asked)
     return False
-
-
-class _nothing:
-    def __enter__(self) -> None: ...
-    def __exit__(self, *_: object) -> None: ...

@@ -365,7 +365,7 @@ def test_tiles_cover_every_size(height, width, tiles):
         ),
         ({"value_range": (1, -1)}, "low < high"),
         ({"value_range": (0, 0)}, "low < high"),
-        ({"multiple": 5}, "multiples of 5"),
+        ({"multiple": 5, "tile": 64}, "multiples of 5"),
         ({"tile": 64, "overlap": 32}, "more than twice the overlap"),
         ({"tile": 64, "overlap": 0}, "more than twice the overlap"),
     ],

@@ -24,10 +24,14 @@ REGISTRY: dict[str, type[Method]] = {
 }
 
 __all__ = [
+    "DDNM",
+    "DDRM",
     "DPS",
     "REGISTRY",
+    "DiffPIR",
     "Method",
     "MethodInfo",
+    "PiGDM",
     "Problem",
     "RePaint",
     "SDEdit",

@@ -56,6 +56,7 @@ class Method:
         gradient: Whether it differentiates through the network.
         default_steps: Number of steps if the user gives none: the paper's.
         default_sampler: The sampler of the paper.
+        takes_sampler: Whether a sampler makes its steps; some methods have a step of their own.
     """
 
     name: ClassVar[str] = "prior"
@@ -64,6 +65,7 @@ class Method:
     gradient: ClassVar[bool] = False
     default_steps: ClassVar[int] = 1000
     default_sampler: ClassVar[Sampler] = DDPM()
+    takes_sampler: ClassVar[bool] = True
 
     prior: BasePrior = field(init=False, repr=False, compare=False)
     problem: Problem = field(init=False, repr=False, compare=False)

@@ -41,6 +41,7 @@ class DDNM(Method):
     paper: ClassVar[str] = (
         "Zero-Shot Image Restoration Using Denoising Diffusion Null-Space Model, 2022, arXiv:2212.00490"
     )
+    takes_sampler: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ("linear", "svd-if-noisy")
     default_steps: ClassVar[int] = 100
 

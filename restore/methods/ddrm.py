@@ -36,6 +36,7 @@ class DDRM(Method):
 
     name: ClassVar[str] = "ddrm"
     paper: ClassVar[str] = "Denoising Diffusion Restoration Models, 2022, arXiv:2201.11793"
+    takes_sampler: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ("linear", "svd")
     default_steps: ClassVar[int] = 20
 
@@ -51,13 +52,12 @@ class DDRM(Method):
         alpha, sigma = self.prior.schedule(t)
         svd = self.linear_operator().svd(self.problem.shape[1:])
         assert svd is not None  # solve() has refused operators without one
-        level = sigma / max(alpha, 1e-8)
         deviation = self._deviation(svd.s)
-        clear = (svd.s > 0) & (level >= deviation)
+        clear = (svd.s > 0) & (sigma >= alpha * deviation)
         z = svd.vt(self.problem.randomness.normal(self.problem.shape[1:]))
         centre = torch.where(clear, svd.ut(self.problem.y) / svd.s, 0.0)
-        spread = torch.where(clear, (level**2 - deviation**2).clamp(min=0).sqrt(), level)
-        return alpha * svd.v(centre + spread * z)
+        spread = torch.where(clear, (sigma**2 - (alpha * deviation) ** 2).clamp(min=0).sqrt(), sigma)
+        return svd.v(alpha * centre + spread * z)
 
     def step(self, x_t: Tensor, t: float, s: float) -> Tensor:
         """One step down, in the singular basis."""

@@ -36,6 +36,7 @@ class DiffPIR(Method):
     paper: ClassVar[str] = (
         "Denoising Diffusion Models for Plug-and-Play Image Restoration, 2023, arXiv:2305.08995"
     )
+    takes_sampler: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ("linear",)
     default_steps: ClassVar[int] = 100
 

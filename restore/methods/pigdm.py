@@ -59,6 +59,8 @@ class PiGDM(Method):
         x_hat = self.prior(x_t, t)
         if self.clip:
             x_hat = self.prior.clip(x_hat)
+        if alpha == 0:
+            return x_hat.detach()  # A state of noise alone tells nothing that a measurement could correct.
         operator = self.linear_operator()
         with torch.no_grad():
             q2 = self.variance * sigma**2 / (alpha**2 * self.variance + sigma**2)
