@@ -172,7 +172,10 @@ def load_prior(source: str | Path, *, device: str | torch.device = "cpu") -> Pri
         (-1.0, 1.0)
     """
     if not isinstance(source, (str, Path)):
-        raise TypeError(f"a prior is a name, a folder or a Prior, not {source!r}")
+        raise TypeError(
+            f"a prior is a name, a folder or a Prior, not a {type(source).__name__}; a network becomes one by "
+            f"restore.Prior(network, schedule, prediction=...)"
+        )
     folder = _find(source)
     if (folder / "model_index.json").is_file():
         return _load_pipeline(folder).to(device)

@@ -17,8 +17,8 @@ def common_options() -> argparse.ArgumentParser:
         "-o", "--output", type=Path, help="the file to write (default: the picture's name with a suffix)"
     )
     group.add_argument("--method", help="the method, see `restore methods` (default: what suits the task)")
-    group.add_argument("--steps", type=int, help="number of steps: more is finer and slower")
-    group.add_argument("--samples", type=int, default=1, help="number of different results (default: 1)")
+    group.add_argument("--steps", type=_count, help="number of steps: more is finer and slower")
+    group.add_argument("--samples", type=_count, default=1, help="number of different results (default: 1)")
     group.add_argument("--seed", type=int, default=0, help="another number gives another result (default: 0)")
     group.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
     group.add_argument(
@@ -26,6 +26,13 @@ def common_options() -> argparse.ArgumentParser:
     )
     group.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    return value
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -131,10 +138,10 @@ def train(args: argparse.Namespace) -> None:
     """Trains a prior on a folder of pictures."""
     from restore.training import train as run
 
-    given = {k: v for k, v in vars(args).items() if k not in ("run", "photos", "output", "quiet", "command")}
-    run(
-        args.photos, args.output, progress=not args.quiet, **{k: v for k, v in given.items() if v is not None}
-    )
+    apart = ("run", "photos", "output", "quiet", "command")
+    given = {k: v for k, v in vars(args).items() if k not in apart and v is not None}
+    run(args.photos, args.output, progress=not args.quiet, **given)
+    print(f"wrote {args.output}: give it to a repair as --prior {args.output}")
 
 
 def sample(args: argparse.Namespace) -> None:
@@ -260,7 +267,7 @@ def guarded(run: Callable[[], object]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        print("\nstopped; a training has saved its state and goes on with --resume", file=sys.stderr)
         return 130
     return 0
 

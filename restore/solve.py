@@ -304,6 +304,15 @@ def _in_range_of(
     too_bright = brightest > 4 * max(1.0, float(white.abs().max()))
     # Strong noise may have made it so; but noise goes down as far as it goes up.
     noisy = float(noise.max()) > brightest / 20 and darkest < -brightest / 4
+    # Bicubic reduction undershoots a little below black, and noise does; half the range below is another range.
+    if (
+        prior.bounded
+        and darkest < -0.5 - 6 * float(noise.max())
+        and isinstance(operator, (Mask, Grayscale, Downsample))
+    ):
+        raise ValueError(
+            f"y goes down to {darkest:.4g}: images are in [0, 1] (for [-1, 1], give (y + 1) / 2), or of dtype uint8"
+        )
     # Of an operator of one's own nobody knows how bright its measurements are.
     pictorial = isinstance(operator, (Mask, Blur, Downsample, Grayscale, Identity))
     if prior.bounded and pictorial and too_bright and not noisy:

@@ -67,7 +67,9 @@ def inpaint(
         True
     """
     batch, layout = to_batch(image, name="image")
-    kept = torch.as_tensor(np.asarray(mask) if not isinstance(mask, Tensor) else mask).cpu() > 0
+    # Mask refuses pictures of a mask (0 and 255), of which nobody knows what white means.
+    kept = Mask(mask if isinstance(mask, Tensor) else torch.from_numpy(np.array(mask))).mask.cpu()
+    kept = kept.flatten(0, -3)[0] > 0 if kept.shape[:2] == (1, 1) else kept
     if kept.shape != batch.shape[-2:]:
         raise ValueError(
             f"the mask has shape {tuple(kept.shape)}, the picture {tuple(batch.shape[-2:])}: "

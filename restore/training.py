@@ -12,6 +12,8 @@ from __future__ import annotations
 import copy
 import json
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -262,6 +264,7 @@ class Trainer:
 
         Raises:
             FloatingPointError: If the loss is not finite; the last checkpoint is left as it is.
+            KeyboardInterrupt: After Ctrl-C, when the update has been finished and saved.
         """
         from tqdm import tqdm
 
@@ -276,32 +279,38 @@ class Trainer:
             smoothing=0.02,
         )
         average, log, since = math.nan, [], time.monotonic()
-        while self.step < last:
-            loss = self._update()
-            self.step += 1
-            log.append(loss)
-            bar.update()
-            saves = self.step % o.save_every == 0 or self.step == last
-            # Reading a loss waits for the device: only now and then, and before weights are written.
-            if self.step % 50 == 0 or saves:
-                recent = torch.stack(log).tolist()
-                if not all(map(math.isfinite, recent)):
-                    raise FloatingPointError(
-                        f"the loss is not finite near update {self.step}: lower the learning rate"
-                    )
-                average = recent[0] if math.isnan(average) else average
-                for value in recent:
-                    average += 0.01 * (value - average)
-                bar.set_postfix(loss=f"{average:.4f}")
-                self._log(recent, since)
-                log = []
-            if o.validate_every and self.validation is not None and self.step % o.validate_every == 0:
-                self._note({"step": self.step, "validation": self.validate()})
-            if o.sample_every and self.step % o.sample_every == 0 and main:
-                self._sample()
-            if saves:
-                self.save()
-        bar.close()
+        stop, saves = _Interruption(), True
+        try:
+            while self.step < last and not (stop.asked and saves):
+                loss = self._update()
+                self.step += 1
+                log.append(loss)
+                bar.update()
+                saves = self.step % o.save_every == 0 or self.step == last or stop.asked
+                # Reading a loss waits for the device: only now and then, and before weights are written.
+                if self.step % 50 == 0 or saves:
+                    recent = torch.stack(log).tolist()
+                    if not all(map(math.isfinite, recent)):
+                        raise FloatingPointError(
+                            f"the loss is not finite near update {self.step}: lower the learning rate"
+                        )
+                    average = recent[0] if math.isnan(average) else average
+                    for value in recent:
+                        average += 0.01 * (value - average)
+                    bar.set_postfix(loss=f"{average:.4f}")
+                    self._log(recent, since)
+                    log = []
+                if o.validate_every and self.validation is not None and self.step % o.validate_every == 0:
+                    self._note({"step": self.step, "validation": self.validate()})
+                if o.sample_every and self.step % o.sample_every == 0 and main:
+                    self._sample()
+                if saves:
+                    self.save()
+        finally:
+            stop.end()
+            bar.close()
+        if stop.asked:
+            raise KeyboardInterrupt
         return self.prior()
 
     def _update(self) -> Tensor:
@@ -557,3 +566,26 @@ def _computes_in_bf16(device: torch.device) -> bool:
         asked = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
         return any(ask is not None and ask() for ask in asked)
     return False
+
+
+class _Interruption:
+    """Ctrl-C ends a training between two updates, so that what is saved can be gone on from exactly.
+
+    A second Ctrl-C stops at once. Only the main thread is told of signals; elsewhere nothing is changed.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: Any = None
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._ask)
+
+    def _ask(self, number: int, frame: object) -> None:
+        self.asked = True
+        self.end()
+
+    def end(self) -> None:
+        """Ctrl-C does again what it did before."""
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+            self._before = None

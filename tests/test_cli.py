@@ -89,6 +89,7 @@ def test_masks_of_any_mode(pictures, mode):
         (["inpaint", "img.png", "img.png", "--method", "foo"], "unknown method"),
         (["inpaint", "img.png", "mask.png", "--prior", "nobody"], "nobody"),
         (["deblur", "img.png", "--sigma", "1", "--method", "repaint"], "Methods that will do"),
+        (["inpaint", "img.png", "mask.png", "-o", "out.xyz"], "extension '.xyz'"),
         (["train", "empty", "-o", "prior"], "empty"),
     ],
 )
@@ -105,6 +106,13 @@ def test_a_mask_of_another_size_is_refused_before_anything_is_written(pictures, 
     Image.new("L", (5, 5), 255).save("small.png")
     assert main(["inpaint", "img.png", "small.png", "--quiet"]) == 2
     assert "5 x 5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--samples", "--steps"])
+def test_numbers_below_one_are_refused_by_name(pictures, capsys, option):
+    with pytest.raises(SystemExit):
+        main(["inpaint", "img.png", "mask.png", option, "0"])
+    assert f"argument {option}: must be at least 1, not 0" in capsys.readouterr().err
 
 
 def test_methods_are_listed_with_their_papers(capsys):

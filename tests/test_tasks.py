@@ -192,6 +192,8 @@ def test_the_prior_in_the_package_does_better_than_leaving_things_as_they_are(pr
     [
         (lambda x: restore.inpaint(x, np.ones((9, 9), bool)), "give one of the picture's size"),
         (lambda x: restore.inpaint(x, np.zeros((96, 80), bool)), "keeps nothing"),
+        (lambda x: restore.inpaint(x, np.eye(96, 80, dtype=np.uint8) * 255), "white is to be filled in"),
+        (lambda x: restore.inpaint(x / 127.5 - 1, np.eye(96, 80)), r"for \[-1, 1\], give"),
         (lambda x: restore.super_resolve(x, 1), "at least 2"),
         (lambda x: restore.super_resolve(x, 2.5), "whole number"),
         (lambda x: restore.colorize(x, method="nothing", progress=False), "unknown method"),

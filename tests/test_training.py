@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import signal
 import subprocess
 import sys
 
@@ -521,6 +522,24 @@ def test_accumulation_resumes_too(crops, tmp_path):
     two = trainer(crops, tmp_path / "two", accumulate=2, steps=6, resume=True)
     two.run()
     assert_same(weights(one), weights(two))
+
+
+def test_ctrl_c_finishes_the_update_and_saves_it(crops, tmp_path, whole):
+    before = signal.getsignal(signal.SIGINT)
+
+    def ctrl_c(batch):
+        signal.raise_signal(signal.SIGINT)
+        return batch
+
+    with from_batch(5, ctrl_c), pytest.raises(KeyboardInterrupt):
+        trainer(crops, tmp_path).run()
+    assert signal.getsignal(signal.SIGINT) is before
+    run = trainer(crops, tmp_path, resume=True)
+    assert 1 <= run.step < 12
+    run.run()
+    state, curve, _ = whole
+    assert_same(weights(run), state)
+    assert entries(tmp_path) == curve
 
 
 @pytest.mark.parametrize("crash", [55, 58])
