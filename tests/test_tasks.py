@@ -178,13 +178,25 @@ def test_the_prior_in_the_package_does_better_than_leaving_things_as_they_are(pr
     filled = restore.inpaint(hole, kept, prior=prior, steps=20, seed=0, progress=False)
     assert psnr(filled, image) > psnr(hole, image) + 8
 
+    # A part of a larger blurred scene, as a camera sees it: what lies beyond the border is not known.
     kernel = gaussian_kernel(2.0)
-    blurred = Blur(kernel, boundary="reflect")(torch.from_numpy(image).permute(2, 0, 1)[None])[0].permute(
-        1, 2, 0
-    )
-    noisy = blurred.numpy() + np.random.default_rng(0).normal(0, 0.01, image.shape).astype(np.float32)
-    sharp = restore.deblur(noisy, kernel, noise=0.01, prior=prior, steps=20, seed=0, progress=False)
-    assert psnr(sharp, image) > psnr(noisy.clip(0, 1), image) + 0.5
+    edge = kernel.shape[-1] // 2
+    scene = torch.from_numpy(image).permute(2, 0, 1)[None]
+    blurred = Blur(kernel, boundary="valid")(scene)[0].permute(1, 2, 0).numpy()
+    noisy = blurred + np.random.default_rng(0).normal(0, 0.01, blurred.shape).astype(np.float32)
+    truth = image[edge:-edge, edge:-edge]
+    sharp = restore.deblur(noisy, kernel, noise=0.01, prior=prior, seed=0, progress=False)
+    assert sharp.shape == truth.shape
+    assert psnr(sharp, truth) > psnr(noisy.clip(0, 1), truth) + 1.0
+    # At the border, too, and there is no shift: even kernels have their centre at the larger half.
+    assert psnr(sharp[:8], truth[:8]) > psnr(noisy[:8].clip(0, 1), truth[:8])
+
+
+def test_deblurring_with_an_even_kernel_does_not_shift_the_picture(prior, photograph):
+    kernel = torch.zeros(4, 6)
+    kernel[2, 3] = 1  # The centre: no blur at all.
+    same = restore.deblur(photograph, kernel, prior=prior, steps=10, seed=0, progress=False)
+    assert psnr(same, photograph) > 30
 
 
 @pytest.mark.parametrize(
