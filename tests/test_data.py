@@ -346,7 +346,8 @@ def test_floats_in_the_unit_range(tmp_path):
 @pytest.mark.parametrize("mode", ["CMYK", "1", "LA", "YCbCr"])
 def test_other_modes(tmp_path, mode):
     image = Image.fromarray(np.full((8, 8, 3), 255, np.uint8)).convert(mode)
-    image.save(tmp_path / ("a.tif" if mode in ("CMYK", "YCbCr") else "a.png"))
+    # Pillow 12.3 cannot read the YCbCr TIFF that it writes; a JPEG of that mode is what cameras make.
+    image.save(tmp_path / {"CMYK": "a.tif", "YCbCr": "a.jpg"}.get(mode, "a.png"))
     assert only_picture(next(tmp_path.iterdir())).min() >= 254
 
 
