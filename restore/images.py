@@ -158,9 +158,9 @@ class ImageFormat:
 
         x = batch.detach()
         if fmt.scale != 1.0:
-            x = (
-                x.float().clamp(0.0, 1.0).mul_(fmt.scale).round_()
-            )  # One copy, not three: it may be 200 megapixels.
+            # One copy, not three, and of bytes before anything else is copied: it may be 200 megapixels.
+            x = x.float().clamp(0.0, 1.0).mul_(fmt.scale).round_()
+            x = x.to(torch.uint8) if fmt.scale == 255.0 else x
         x = x.reshape(draws, -1, *x.shape[1:])  # (n, B, C, H, W)
         if x.shape[2] == 1 and (fmt.ndim == 2 or fmt.kind == "pil"):
             x = x.squeeze(2)
