@@ -7,43 +7,17 @@ beside its place and then moved there, so that an interruption leaves the old fi
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from restore.files import write_atomically
 from restore.prior import Prior
 from restore.schedule import Schedule
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-
-
-def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
-    """Calls ``write`` with a temporary path in the same folder, then moves the file to its place.
-
-    Args:
-        path: Where the file is to be; its folder is made if there is none.
-        write: Writes the file to the path that it is given.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        # mkstemp makes files private; a file in its place has the permissions of any new one.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
 
 
 def save_prior(prior: Prior, folder: str | Path, *, dtype: torch.dtype | None = None) -> Path:

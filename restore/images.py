@@ -17,13 +17,14 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from restore.files import write_atomically
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -518,7 +519,8 @@ def write_image(path: str | os.PathLike[str], image: Any) -> None:
     keeps_16 = fmt.scale == 65535.0 and _FILE_FORMATS[suffix][0] in _16_BIT_FORMATS
     dtype = np.dtype(np.uint16 if keeps_16 else np.uint8)
     pixels = ImageFormat("numpy", dtype, ndim=2).restore(batch)
-    _write_atomically(path, _encode(pixels, suffix))
+    data = _encode(pixels, suffix)
+    write_atomically(path, lambda temporary: temporary.write_bytes(data))
 
 
 def known_suffix(path: str | os.PathLike[str]) -> str:
@@ -545,20 +547,6 @@ def _encode(pixels: np.ndarray, suffix: str) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, file_format, **options)
     return buffer.getvalue()
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, since a rename is atomic only within one file system.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _deep_colour(data: bytes, image: Image.Image) -> np.ndarray | None:

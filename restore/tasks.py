@@ -69,7 +69,7 @@ def inpaint(
     batch, layout = to_batch(image, name="image")
     # Mask refuses pictures of a mask (0 and 255), of which nobody knows what white means.
     kept = Mask(mask if isinstance(mask, Tensor) else torch.from_numpy(np.array(mask))).mask.cpu()
-    kept = kept.flatten(0, -3)[0] > 0 if kept.shape[:2] == (1, 1) else kept
+    kept = kept.squeeze((0, 1)) > 0
     if kept.shape != batch.shape[-2:]:
         raise ValueError(
             f"the mask has shape {tuple(kept.shape)}, the picture {tuple(batch.shape[-2:])}: "

@@ -25,8 +25,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from restore.checkpoint import describe_network, load_weights, save_prior, write_atomically
+from restore.checkpoint import describe_network, load_weights, save_prior
 from restore.data import Crops, find_images, split
+from restore.files import write_atomically
 from restore.prior import Prior, per_image
 from restore.randomness import stream_seed
 from restore.schedule import Schedule

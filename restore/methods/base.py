@@ -150,11 +150,6 @@ class Method:
         residual = self.problem.y - operator(centre)
         return centre + operator.ridge(residual, noise**2 / variance)
 
-    @staticmethod
-    def per_image(values: Tensor) -> Tensor:
-        """One number per image, ``(B,)``, shaped to multiply images ``(B, C, H, W)``."""
-        return values.reshape(-1, 1, 1, 1)
-
     def residual_norm(self, x_hat: Tensor) -> Tensor:
         """``||y - A(x_hat)||_2`` of every image by itself, ``(B,)``."""
         assert self.problem.operator is not None

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from restore.methods.base import Method
 from restore.methods.repaint import down_and_up
+from restore.prior import per_image
 
 
 @dataclass(kw_only=True)
@@ -91,7 +92,7 @@ class DDNM(Method):
         kept = (1 - self.eta**2) ** 0.5
         measured = svd.s > 0
         # The noise of y as it is in a measured direction of the image; where nothing is measured, it is beyond any.
-        deviation = torch.where(measured, self.per_image(self.problem.noise) / svd.s, torch.inf)
+        deviation = torch.where(measured, per_image(self.problem.noise, svd.s) / svd.s, torch.inf)
         clear = measured & (sigma_s >= alpha_s * deviation)
 
         estimate = svd.vt(x_hat)

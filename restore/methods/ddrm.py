@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from restore.methods.base import Method
+from restore.prior import per_image
 
 
 @dataclass(kw_only=True)
@@ -85,4 +86,4 @@ class DDRM(Method):
 
     def _deviation(self, s: Tensor) -> Tensor:
         """The noise of ``ybar``; infinite where nothing is measured."""
-        return torch.where(s > 0, self.per_image(self.problem.noise) / s, torch.inf)
+        return torch.where(s > 0, per_image(self.problem.noise, s) / s, torch.inf)
