@@ -42,6 +42,7 @@ class Randomness:
 
     def __init__(self, seeds: Sequence[int], device: str | torch.device = "cpu") -> None:
         self.device = torch.device(device)
+        self._copies = 1
         self._generators = [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
 
     @classmethod
@@ -75,17 +76,21 @@ class Randomness:
     def __len__(self) -> int:
         return len(self._generators)
 
-    def part(self, draws: range) -> Randomness:
-        """The streams of some of the pictures. They are shared: what one draws, the other does not see again."""
+    def part(self, draws: Sequence[int], copies: int = 1) -> Randomness:
+        """The streams of some of the pictures. They are shared: what one draws, the other does not see again.
+
+        Args:
+            draws: Which pictures.
+            copies: How many states each picture has, one after the other in the batch; they share its stream.
+        """
         some = Randomness([], self.device)
-        some._generators = [self._generators[i] for i in draws]
+        some._generators, some._copies = [self._generators[i] for i in draws], copies
         return some
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Fresh standard normal numbers, float32, ``(B, *shape)``."""
-        return torch.stack(
-            [torch.randn(tuple(shape), generator=g, device=self.device) for g in self._generators]
-        )
+        block = (self._copies, *shape)
+        return torch.cat([torch.randn(block, generator=g, device=self.device) for g in self._generators])
 
     def normal_like(self, x: Tensor) -> Tensor:
         """Fresh standard normal numbers of the shape and dtype of ``x`` ``(B, ...)``, on its device."""

@@ -281,31 +281,51 @@ class Schedule:
         """
         if not noise_to_signal >= 0:
             raise ValueError(f"a noise level is a number of at least 0, not {noise_to_signal}")
-        low, high = 0.0, 1.0
+        return float(self._times_of(np.array([noise_to_signal]))[0])
+
+    def _times_of(self, levels: np.ndarray) -> np.ndarray:
+        levels = np.minimum(levels, 1e300)  # Infinity times an alpha of 0 would be no number.
+        low, high = np.zeros(len(levels)), np.ones(len(levels))
         for _ in range(60):  # Bisection: the ratio rises with t, and 60 halvings exhaust a float64.
             middle = (low + high) / 2
-            alpha, sigma = self(middle)
-            low, high = (middle, high) if sigma < noise_to_signal * alpha else (low, middle)
+            alpha, sigma = self._curves(middle)
+            below = sigma < levels * alpha
+            low, high = np.where(below, middle, low), np.where(below, high, middle)
         return high
 
-    def times(self, steps: int, start: float = 1.0) -> list[float]:
-        """``steps + 1`` times from ``start`` down to 0, evenly spaced, on trained steps where there are enough of them.
+    def times(self, steps: int, start: float = 1.0, spacing: str = "uniform") -> list[float]:
+        """``steps + 1`` times from ``start`` down to 0.
 
         Args:
             steps: Number of downward steps, each of which costs one network call.
             start: The first (noisiest) time, in (0, 1].
+            spacing: ``"uniform"``: evenly in time, on trained steps where there are enough of them. ``"log"``: evenly
+                in ``log(sigma / alpha)`` down to the first trained step, then to 0. What is uniform in time leaves
+                little for the end, and lets all detail below the last noise level but one fall into one step.
 
         Raises:
-            ValueError: If ``steps`` is not a positive integer, or ``start`` not in (0, 1].
+            ValueError: If ``steps`` is not a positive integer, ``start`` not in (0, 1], or the spacing not known.
 
         Example:
             >>> Schedule.linear().times(4)
             [1.0, 0.75, 0.5, 0.25, 0.0]
+            >>> [round(t, 3) for t in Schedule.linear().times(4, spacing="log")]
+            [1.0, 0.483, 0.133, 0.001, 0.0]
         """
         if steps != int(steps) or steps < 1:
             raise ValueError(f"steps must be a whole number of at least 1, not {steps}")
         if not 0 < start <= 1:
             raise ValueError(f"the first time must lie in (0, 1], not {start}")
+        if spacing not in ("uniform", "log"):
+            raise ValueError(f"spacing must be 'uniform' or 'log', not {spacing!r}")
+        if spacing == "log" and start > 1 / self.steps and steps > 1:
+            # Pure noise has no logarithm; a thousandth of signal is where a schedule without any begins.
+            ends = [
+                min(sigma / alpha, 1e3) if alpha else 1e3
+                for alpha, sigma in map(self, (start, 1 / self.steps))
+            ]
+            inner = self._times_of(np.geomspace(*ends, int(steps)))[1:-1]
+            return [start, *(float(t) for t in inner), 1 / self.steps, 0.0]
         times = np.linspace(start, 0, int(steps) + 1)
         if steps <= start * self.steps:
             times = np.rint(times * self.steps) / self.steps

@@ -40,9 +40,10 @@ class State:
         steps: How many there are.
         t: Time that the step started from.
         s: Time that it went to.
-        x: The state at ``s`` in the prior's range, ``(B, C, H, W)``.
+        x: The state at ``s`` in the prior's range, ``(B, C, H, W)``; of TDS, all particles, picture by picture.
         x_hat: The estimate of the clean image, in [0, 1] up to the estimate's error, ``(B, C, H, W)``.
         draws: Positions of these pictures in the flat list of all draws (draw by draw, image by image).
+        details: What the method tells beside it, such as TDS's ``"effective_sample_size"``, ``(B,)`` each.
     """
 
     step: int
@@ -52,6 +53,7 @@ class State:
     x: Tensor
     x_hat: Tensor
     draws: range
+    details: dict[str, Tensor]
 
 
 Callback = Callable[[State], object]
@@ -159,20 +161,21 @@ def solve(
     target, physics, noise_std = _in_range_of(denoiser, batch, operator, noise_std, shape)
 
     randomness = Randomness.for_draws(seed, images, count, where)
-    parts = _parts(images * count, shape, where, chosen.gradient)
+    parts = _parts(images * count, shape, where, chosen)
     times = chosen.bind(
         denoiser, Problem(target, physics, noise_std, (1, *shape), randomness), scheme, steps
     ).times()
     results = []
     with _bar(len(parts) * _downward(times), chosen.name, progress) as bar:
         for part in parts:
-            index = torch.tensor([draw % images for draw in part], device=where)
+            states = [draw % images for draw in part for _ in range(chosen.states_per_draw)]
+            index = torch.tensor(states, device=where)
             problem = Problem(
                 target[index],
                 physics.select(index),
                 noise_std[index],
-                (len(part), *shape),
-                randomness.part(part),
+                (len(states), *shape),
+                randomness.part(part, chosen.states_per_draw),
             )
             run = chosen.bind(_with_labels_of(denoiser, index), problem, scheme, steps)
             report = _reporter(callback, denoiser, _downward(times), part)
@@ -229,7 +232,7 @@ def sample(
             raise TypeError(f"{denoiser.name!r} takes no class labels: only priors that are networks do")
         denoiser = denoiser.with_labels(class_labels)
     randomness = Randomness.for_draws(seed, 1, shape[0], where)
-    parts, pictures = _parts(shape[0], shape, where), []
+    parts, pictures = _parts(shape[0], shape, where, Method()), []
     with _bar(len(parts) * steps, "sampling", progress) as bar:
         for part in parts:
             nothing = torch.empty(len(part), 0, device=where)
@@ -466,11 +469,13 @@ def _in_precision(prior: BasePrior, dtype: str | torch.dtype) -> BasePrior:
     return prior.with_autocast(named)
 
 
-def _parts(draws: int, shape: tuple[int, ...], device: torch.device, gradient: bool = False) -> list[range]:
+def _parts(draws: int, shape: tuple[int, ...], device: torch.device, method: Method) -> list[range]:
     """All draws, in parts that fit into memory: results do not depend on the parts."""
     limit = PIXELS_AT_ONCE.get(device.type, PIXELS_AT_ONCE["cpu"])
-    limit = limit // 8 if gradient else limit  # All activations of the network are kept for a gradient.
-    size = max(1, limit // (shape[-2] * shape[-1]))
+    limit = (
+        limit // 8 if method.gradient else limit
+    )  # All activations of the network are kept for a gradient.
+    size = max(1, limit // (shape[-2] * shape[-1] * method.states_per_draw))
     return [range(first, min(first + size, draws)) for first in range(0, draws, size)]
 
 
@@ -485,7 +490,9 @@ def _reporter(
 
     def report(method: Method, number: int, t: float, s: float, x: Tensor) -> None:
         if callback is not None:
-            callback(State(number, steps, t, s, x, (method.x_hat - low) / (high - low), draws))
+            callback(
+                State(number, steps, t, s, x, (method.x_hat - low) / (high - low), draws, method.report())
+            )
 
     return report
 

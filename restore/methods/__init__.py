@@ -15,12 +15,15 @@ from restore.methods.ddnm import DDNM
 from restore.methods.ddrm import DDRM
 from restore.methods.diffpir import DiffPIR
 from restore.methods.dps import DPS
+from restore.methods.mmps import MMPS
 from restore.methods.pigdm import PiGDM
 from restore.methods.repaint import RePaint
 from restore.methods.sdedit import SDEdit
+from restore.methods.tds import TDS
+from restore.methods.tmpd import TMPD
 
 REGISTRY: dict[str, type[Method]] = {
-    cls.name: cls for cls in (SDEdit, RePaint, DPS, PiGDM, DDNM, DDRM, DiffPIR)
+    cls.name: cls for cls in (SDEdit, RePaint, DPS, PiGDM, TMPD, MMPS, DDNM, DDRM, DiffPIR, TDS)
 }
 
 __all__ = [
@@ -29,12 +32,15 @@ __all__ = [
     "DPS",
     "REGISTRY",
     "DiffPIR",
+    "MMPS",
     "Method",
     "MethodInfo",
     "PiGDM",
     "Problem",
     "RePaint",
     "SDEdit",
+    "TDS",
+    "TMPD",
     "as_method",
     "options_of",
     "table",

@@ -79,9 +79,14 @@ class Method:
         """A copy that is ready to run on one problem; the method itself stays as it is."""
         run = copy.copy(self)
         run.prior, run.problem = prior, problem
-        run.sampler = self.default_sampler if sampler is None else sampler
+        run.sampler = (self.default_sampler if sampler is None else sampler).fresh()
         run.steps = self.default_steps if steps is None else steps
         return run
+
+    @property
+    def states_per_draw(self) -> int:
+        """How many states a draw has, one after the other in the batch."""
+        return 1
 
     # ---------------------------------------------------------------- the hooks
 
@@ -123,6 +128,10 @@ class Method:
     def finish(self, x: Tensor) -> Tensor:
         """The result, from the last state."""
         return x
+
+    def report(self) -> dict[str, Tensor]:
+        """What callbacks are told of the step beside its state: names, and one number per picture, ``(B,)``."""
+        return {}
 
     # ---------------------------------------------------------------- what they are written with
 

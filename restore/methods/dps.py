@@ -3,33 +3,64 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from operators import Mask
-from restore.methods.base import Method
+from restore.methods.base import Problem, Self
+from restore.methods.guided import Guided, View, diagonal_log_density, inner
+from restore.prior import BasePrior, per_image
+from restore.samplers import DDPM, Sampler
 
 PAPER_STEPS = 1000
 PAPER_NUMEL = 3 * 256 * 256
+#: The paper's step sizes, by data set and task (its appendix D.1; images in [-1, 1], 1000 steps).
+PAPER_ZETA = {
+    "ffhq": {
+        "inpainting": 0.5,
+        "super-resolution": 0.3,
+        "deblurring": 0.3,
+        "phase retrieval": 0.4,
+        "nonlinear deblurring": 1.0,
+    },
+    "imagenet": {
+        "inpainting": 0.5,
+        "super-resolution": 0.3,
+        "deblurring": 0.4,
+        "phase retrieval": 0.4,
+        "nonlinear deblurring": 1.0,
+    },
+}
 
 
 @dataclass(kw_only=True)
-class DPS(Method):
-    """Every ancestral step is followed by a step down the gradient of the residual's norm.
+class DPS(Guided):
+    """Goes down the gradient of the misfit ``||y - A(x_hat(x_t))||``, taken through the network.
 
-    ``x_s <- x_s - zeta_run grad_{x_t} || y - A(x_hat(x_t)) ||_2``
+    By default the step's length is found anew at every step, for every image. The gradient of the misfit corrects the
+    estimate, as in every guided method:
 
-    The norm is not squared, and it is of each image by itself. ``zeta`` is the paper's step size, a distance in the
-    prior's range (the paper's is [-1, 1]), for 1000 steps at 3 x 256 x 256. So that it means the same elsewhere, a run
-    uses ``zeta (1000 / steps) sqrt(size / (3 x 256 x 256))``: the guidance of all steps together stays as it is when
-    their number changes, and a picture of four times the pixels, whose distances are twice as long, is moved twice as
-    far. With few steps each is large, and a strong guidance overshoots: then take more steps or a smaller ``zeta``.
+    ``x_hat' = x_hat + tau C A'^T r``,  ``tau = ||r||^2 / (<A'^T r, C A'^T r> + s_y^2 ||r||^2)``,
+
+    with ``C A'^T r = (sigma_t^2 / alpha_t) grad_{x_t} -||r||^2 / 2``, which is the gradient that DPS takes in any case.
+    This ``tau`` is the exact step of steepest descent for the posterior given the state (the first iterate of MMPS's
+    conjugate gradients), so that nothing is left to tune: it suits any number of steps, sampler, noise level, range
+    and size, and goes to 0 as the noise goes to infinity.
+
+    With a number for ``zeta`` it is the paper's method: every ancestral step is followed by
+
+    ``x_s <- x_s - zeta_run grad_{x_t} || y - A(x_hat(x_t)) ||_2``.
+
+    The norm is not squared, and it is of each image by itself. ``zeta`` is a distance in the prior's range (the paper's
+    is [-1, 1]), for 1000 steps at 3 x 256 x 256. So that it means the same elsewhere, a run uses
+    ``zeta (1000 / steps) sqrt(size / (3 x 256 x 256))``: the guidance of all steps together stays as it is when their
+    number changes, and a picture of four times the pixels, whose distances are twice as long, is moved twice as far.
 
     Args:
-        zeta: Step size. By default the paper's: 0.5 for a mask, 0.3 for anything else.
+        zeta: The paper's step size; None finds it. See :meth:`paper_setting`.
         clip: Clip the estimate to the prior's range, as the paper's code does.
 
     Raises:
@@ -37,30 +68,89 @@ class DPS(Method):
 
     Example:
         >>> DPS(zeta=0.5)
-        DPS(zeta=0.5, clip=True)
+        DPS(clip=True, zeta=0.5)
     """
 
     name: ClassVar[str] = "dps"
     paper: ClassVar[str] = (
         "Diffusion Posterior Sampling for General Noisy Inverse Problems, 2022, arXiv:2209.14687"
     )
-    gradient: ClassVar[bool] = True
     default_steps: ClassVar[int] = PAPER_STEPS
 
     zeta: float | None = None
-    clip: bool = True
 
     def __post_init__(self) -> None:
         if self.zeta is not None and not self.zeta >= 0:
             raise ValueError(f"zeta is a step size of at least 0, not {self.zeta}")
 
+    @classmethod
+    def paper_setting(cls, data: str, task: str) -> DPS:
+        """The method with the step size that the paper used, for 1000 ancestral steps.
+
+        Args:
+            data: ``"ffhq"`` or ``"imagenet"``.
+            task: ``"inpainting"``, ``"super-resolution"``, ``"deblurring"``, ``"phase retrieval"`` or
+                ``"nonlinear deblurring"``.
+
+        Raises:
+            ValueError: If the paper has no such setting.
+
+        Example:
+            >>> DPS.paper_setting("ffhq", task="deblurring")
+            DPS(clip=True, zeta=0.3)
+        """
+        zeta = PAPER_ZETA.get(data, {}).get(task)
+        if zeta is None:
+            known = "; ".join(f"{name}: {', '.join(tasks)}" for name, tasks in PAPER_ZETA.items())
+            raise ValueError(f"the paper has no setting for {data!r} and {task!r}; it has {known}")
+        return cls(zeta=zeta)
+
+    def bind(
+        self: Self, prior: BasePrior, problem: Problem, sampler: Sampler | None, steps: int | None
+    ) -> Self:
+        """A copy that is ready to run; the paper's step size comes with the paper's sampler."""
+        assert isinstance(self, DPS)
+        return super().bind(
+            prior, problem, DDPM() if sampler is None and self.zeta is not None else sampler, steps
+        )
+
+    def times(self) -> Sequence[float]:
+        """As in every guided method; with the paper's step size, evenly in time."""
+        return super().times() if self.zeta is None else self.prior.schedule.times(self.steps)
+
     def estimate(self, x_t: Tensor, t: float) -> Tensor:
-        """``E[x_0 | x_t]``, clipped."""
+        """``E[x_0 | x_t, y]``; with the paper's step size, ``E[x_0 | x_t]``, clipped."""
+        if self.zeta is None:
+            return super().estimate(x_t, t)
         x_hat = self.prior(x_t, t)
         return self.prior.clip(x_hat) if self.clip else x_hat
 
+    def correct(self, view: View) -> Tensor:
+        """The estimate after one step of steepest descent."""
+        with torch.no_grad():
+            length, image = self.descent(view)
+            corrected = view.x_hat.detach() + per_image(length, image) * image
+        return self.prior.clip(corrected) if self.clip else corrected
+
+    def log_density(self, view: View) -> Tensor:
+        """``log N(y; A x_hat, S)`` of every image, with one number for ``S``: its quotient with the residual."""
+        length, _ = self.descent(view)
+        return diagonal_log_density(view.residual, per_image(1 / length, view.residual))
+
+    def descent(self, view: View) -> tuple[Tensor, Tensor]:
+        """Length ``tau`` of the step, ``(B,)``, and its direction ``C A'^T r``."""
+        r, gradient = view.residual, view.adjoint(view.residual)
+        image = view.covariance(gradient, last=True)
+        misfit = inner(r, r)
+        # C is positive as far as the prior is exact; where it is not, there is no step that would go down.
+        spread = inner(gradient, image)
+        curvature = spread + inner(r, view.noise * r)
+        return torch.where((spread > 0) & (curvature > 0), misfit / curvature, 0), image
+
     def constrain(self, x_s: Tensor, x_t: Tensor, x_hat: Tensor, t: float, s: float) -> Tensor:
-        """The gradient step."""
+        """The paper's gradient step."""
+        if self.zeta is None:
+            return x_s
         with torch.enable_grad():
             norm = self.residual_norm(x_hat)
             (gradient,) = torch.autograd.grad(
@@ -70,6 +160,6 @@ class DPS(Method):
 
     def step_size(self) -> float:
         """``zeta`` for this run's number of steps and size of picture."""
-        zeta = (0.5 if isinstance(self.problem.operator, Mask) else 0.3) if self.zeta is None else self.zeta
+        assert self.zeta is not None
         size = math.prod(self.problem.shape[1:])
-        return zeta * (PAPER_STEPS / self.steps) * math.sqrt(size / PAPER_NUMEL)
+        return self.zeta * (PAPER_STEPS / self.steps) * math.sqrt(size / PAPER_NUMEL)

@@ -1,0 +1,150 @@
+"""What the methods share that correct the estimate by Bayes' rule, with a Gaussian for ``p(y | x_t)``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from operators import LinearOperator, Operator
+from restore.methods.base import Method
+from restore.prior import per_image
+from restore.samplers import DDIM, Sampler
+
+
+@dataclass
+class View:
+    """The state as the measurement sees it: all that a guided method may use at one step.
+
+    Attributes:
+        x_hat: The prior's estimate, ``(B, C, H, W)``, with the graph that leads to the state.
+        residual: ``r = y - A(x_hat)``, ``(B, ...)``.
+        noise: Variance of the noise in every entry of ``y``, broadcastable to ``r``.
+        covariance: ``v -> C v`` with ``C = (sigma_t^2 / alpha_t) J^T``, the covariance of the image given the state
+            (Tweedie's second formula; ``J`` is symmetric for an exact prior). One backward pass; ``last=True`` says
+            that none will follow, which frees memory on the way.
+        operator: The operator.
+        alpha: ``alpha_t``.
+        sigma: ``sigma_t``.
+    """
+
+    x_hat: Tensor
+    residual: Tensor
+    noise: Tensor
+    covariance: Callable[..., Tensor]
+    operator: Operator
+    alpha: float
+    sigma: float
+
+    @property
+    def linear(self) -> LinearOperator:
+        """The operator, for methods that need a linear one."""
+        assert isinstance(self.operator, LinearOperator)  # solve() has refused all others
+        return self.operator
+
+    def adjoint(self, r: Tensor) -> Tensor:
+        """``A'(x_hat)^T r``: the adjoint of the operator, or of its derivative where it is not linear."""
+        if isinstance(self.operator, LinearOperator):
+            return self.operator.adjoint(r)
+        with torch.enable_grad():
+            x = self.x_hat.detach().requires_grad_(True)
+            (image,) = torch.autograd.grad(self.operator(x), x, r, materialize_grads=True)
+        return image
+
+    def marginal(self, r: Tensor) -> Tensor:
+        """``S r`` with ``S = A C A^T + s_y^2``, the covariance of ``y`` given the state. One backward pass."""
+        return self.linear(self.covariance(self.adjoint(r))) + self.noise * r
+
+    @cached_property
+    def dense_marginal(self) -> Tensor:
+        """``S`` as matrices ``(B, m, m)``, for measurements of few numbers: m backward passes."""
+        shape, m = self.residual.shape, self.residual[0].numel()
+        units = torch.eye(m, device=self.residual.device, dtype=self.residual.dtype)
+        columns = [self.marginal(unit.reshape(1, *shape[1:]).expand(shape)).flatten(1) for unit in units]
+        matrix = torch.stack(columns, dim=2)
+        return (matrix + matrix.mT) / 2  # J is symmetric only as far as the prior is exact.
+
+    def row_variance(self) -> Tensor:
+        """The row sums of ``S``, as a variance for every number of the measurement. One backward pass."""
+        sums = self.linear(self.covariance(self.adjoint(torch.ones_like(self.residual))))
+        # A row whose entries cancel would have no variance, and an infinite pull.
+        level = (self.sigma / self.alpha) ** 2
+        return sums.clamp(min=1e-3 * level / (1 + level)) + self.noise
+
+
+@dataclass(kw_only=True)
+class Guided(Method):
+    """Corrects the estimate by Bayes' rule, under ``p(y | x_t) = N(A x_hat, S)``.
+
+    ``E[x_0 | x_t, y] = x_hat + (sigma_t^2 / alpha_t) grad_{x_t} log p(y | x_t) = x_hat + C A^T S^{-1} (y - A x_hat)``,
+    ``C = (sigma_t^2 / alpha_t) J^T``, where ``J`` is the derivative of ``x_hat`` by ``x_t``. Methods differ in ``S``.
+    Any sampler goes on from this estimate.
+
+    Args:
+        clip: Clip the network's estimate, and the corrected one, to the prior's range. Without, the error that a
+            network has at high noise, where its estimate is a difference divided by a small ``alpha``, makes runs
+            diverge.
+    """
+
+    gradient: ClassVar[bool] = True
+    default_sampler: ClassVar[Sampler] = DDIM(eta=1.0)
+
+    clip: bool = True
+
+    def times(self) -> Sequence[float]:
+        """Evenly in the logarithm of the noise."""
+        return self.prior.schedule.times(self.steps, spacing="log")
+
+    def direction(self, view: View) -> Tensor:
+        """``A^T S^{-1} r``, ``(B, C, H, W)``."""
+        raise NotImplementedError
+
+    def log_density(self, view: View) -> Tensor:
+        """``log N(y; A x_hat, S)`` of every image, ``(B,)``, up to what is the same for all states."""
+        raise NotImplementedError
+
+    def estimate(self, x_t: Tensor, t: float) -> Tensor:
+        """``E[x_0 | x_t, y]`` under the approximation."""
+        x_hat = self.prior(x_t, t)
+        x_hat = self.prior.clip(x_hat) if self.clip else x_hat
+        if self.prior.schedule(t)[0] == 0:
+            return x_hat.detach()  # A state of noise alone tells nothing that a measurement could correct.
+        return self.correct(self.view(x_t, x_hat, t))
+
+    def view(self, x_t: Tensor, x_hat: Tensor, t: float, keep: bool = False) -> View:
+        """The state as the measurement sees it; ``x_hat`` with its graph, which ``keep`` keeps from being freed."""
+        operator = self.problem.operator
+        assert operator is not None
+        alpha, sigma = self.prior.schedule(t)
+
+        def covariance(v: Tensor, last: bool = False) -> Tensor:
+            (product,) = torch.autograd.grad(x_hat, x_t, v, retain_graph=keep or not last)
+            return sigma**2 / alpha * product
+
+        with torch.no_grad():
+            residual = self.problem.y - operator(x_hat)
+            noise = per_image(self.problem.noise**2, residual)
+        assert isinstance(noise, Tensor)
+        return View(x_hat, residual, noise, covariance, operator, alpha, sigma)
+
+    def correct(self, view: View) -> Tensor:
+        """The corrected estimate."""
+        with torch.no_grad():
+            corrected = view.x_hat.detach() + view.covariance(self.direction(view), last=True)
+        return self.prior.clip(corrected) if self.clip else corrected
+
+
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """The inner product of every image with its partner, ``(B,)``."""
+    return (a * b).flatten(1).sum(1)
+
+
+def diagonal_log_density(residual: Tensor, variance: Tensor) -> Tensor:
+    """``log N(r; 0, diag(variance))`` of every image, ``(B,)``, in nats."""
+    terms = residual**2 / variance + torch.log(2 * math.pi * variance)
+    return -0.5 * terms.flatten(1).sum(1)

@@ -1,0 +1,104 @@
+"""MMPS: *Learning Diffusion Priors from Observations by Expectation Maximization*, 2024, arXiv:2405.13712."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from restore.methods.guided import Guided, View, diagonal_log_density, inner
+from restore.prior import per_image
+
+#: Measurements of at most so many numbers get their whole covariance in :meth:`MMPS.log_density`.
+MOST_DENSE = 64
+
+
+@dataclass(kw_only=True)
+class MMPS(Guided):
+    """Moment matching: the image given the state has the covariance that Tweedie's formula gives.
+
+    ``p(y | x_t) = N(A x_hat, S)``, ``S = A C A^T + s_y^2 I``, ``C = (sigma_t^2 / alpha_t) J^T``, so that
+
+    ``E[x_0 | x_t, y] = x_hat + C A^T S^{-1} (y - A x_hat)``.
+
+    ``S`` is never built: ``S u = r`` is solved by conjugate gradients, each of whose iterations costs one backward
+    pass through the network. Under a Gaussian prior this estimate is exact.
+
+    Args:
+        iterations: The most iterations of conjugate gradients; each image stops where it has converged.
+        tolerance: The residual, relative to ``r``, at which it has.
+        clip: See :class:`~restore.methods.guided.Guided`.
+
+    Raises:
+        ValueError: If ``iterations`` is below 1 or ``tolerance`` not above 0.
+
+    Example:
+        >>> MMPS(iterations=5)
+        MMPS(clip=True, iterations=5, tolerance=0.03)
+    """
+
+    name: ClassVar[str] = "mmps"
+    paper: ClassVar[str] = (
+        "Learning Diffusion Priors from Observations by Expectation Maximization, 2024, arXiv:2405.13712"
+    )
+    needs: ClassVar[tuple[str, ...]] = ("linear",)
+    default_steps: ClassVar[int] = 100
+
+    iterations: int = 3
+    tolerance: float = 0.03
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1 or not self.tolerance > 0:
+            raise ValueError(
+                f"iterations must be at least 1 and tolerance above 0, not {self.iterations} and {self.tolerance}"
+            )
+
+    def correct(self, view: View) -> Tensor:
+        """Conjugate gradients on ``S u = r``, of which the image ``C A^T u`` is gathered on the way."""
+        with torch.no_grad():
+            x = view.x_hat.detach().clone()
+            r = view.residual
+            p = z = self.precondition(view, r)
+            rho = inner(r, z)
+            goal, active = self.tolerance**2 * rho, rho > 0
+            for _ in range(self.iterations):
+                image = view.covariance(view.adjoint(p))
+                q = view.linear(image) + view.noise * p
+                curvature = inner(p, q)
+                # J is symmetric and positive as far as the network is exact: an image for which it is not ends here.
+                active = active & (curvature > 0)
+                length = torch.where(active, rho / curvature, 0)
+                x = x + per_image(length, x) * image
+                r = r - per_image(length, r) * q
+                z = self.precondition(view, r)
+                rho, before = inner(r, z), rho
+                active = active & (rho > goal)
+                if not bool(active.any()):
+                    break
+                p = z + per_image(rho / before, r) * p
+        return self.prior.clip(x) if self.clip else x
+
+    def precondition(self, view: View, r: Tensor) -> Tensor:
+        """``S^{-1} r`` as it would be for independent pixels, where that has a closed form; else ``r``."""
+        if not view.linear.has_svd:
+            return r
+        low, high = self.prior.value_range
+        variance = (
+            high - low
+        ) ** 2 / 12  # Of pixels anywhere in the range. It need not be right: it saves iterations.
+        q2 = variance * view.sigma**2 / (view.alpha**2 * variance + view.sigma**2)
+        # Without noise, the pseudo-inverse would drop what is measured faintly.
+        return view.linear.gram_solve(r, (self.problem.noise**2 / q2).clamp(min=1e-6)) / q2
+
+    def log_density(self, view: View) -> Tensor:
+        """``log N(y; A x_hat, S)`` of every image: with all of ``S`` for few numbers, else with its row sums."""
+        if view.residual[0].numel() > MOST_DENSE:
+            return diagonal_log_density(view.residual, view.row_variance())
+        factor, _ = torch.linalg.cholesky_ex(view.dense_marginal.double())
+        scaled = torch.linalg.solve_triangular(
+            factor, view.residual.double().flatten(1)[..., None], upper=False
+        )
+        logarithms = factor.diagonal(dim1=1, dim2=2).log().sum(1)
+        return (-0.5 * inner(scaled, scaled) - logarithms).to(view.residual)

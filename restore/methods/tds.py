@@ -1,0 +1,176 @@
+"""TDS: *Practical and Asymptotically Exact Conditional Sampling in Diffusion Models*, 2023, arXiv:2306.17775."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from restore.methods.base import Method, Problem, Self
+from restore.methods.guided import Guided, inner
+from restore.prior import BasePrior, per_image
+from restore.samplers import DPMSolver, Sampler
+
+
+@dataclass(kw_only=True)
+class TDS(Method):
+    """Twisted diffusion sampler: particles that a guided method proposes, and that are weighted for its error.
+
+    A guided method's approximation of ``p(y | x_t)``, the *twist*, gives a corrected estimate and thus a proposal
+    ``q(x_s | x_t, y)`` beside the prior's own step ``p(x_s | x_t)``. The weight of a particle,
+
+    ``w_s = w_t  p(x_s | x_t) twist(x_s) / (q(x_s | x_t, y) twist(x_t))``,
+
+    makes up for the difference. Where the effective sample size ``(sum w)^2 / sum w^2`` of a picture falls below a share
+    of its particles, they are resampled (systematically). The result is one particle, drawn by its weight. In the
+    limit of many particles it is an exact draw from the posterior, whatever the twist.
+
+    Every picture, and every draw of ``samples=n``, has particles of its own: a run costs ``particles`` times what its
+    twist costs. On photographs, where likelihoods of hundreds of thousands of numbers are compared, one particle
+    takes all the weight after a few steps; it is for measurements of few numbers.
+
+    Args:
+        particles: Particles per draw.
+        twist: A guided method, by name (``"mmps"``, ``"pigdm"``, ``"tmpd"``, ``"dps"``) or as an instance.
+        threshold: Share of the particles that the effective sample size must not fall below.
+
+    Raises:
+        TypeError: If the twist is no guided method.
+        ValueError: If there are no particles, or the threshold is outside [0, 1].
+
+    Example:
+        >>> TDS(particles=4).twist
+        MMPS(clip=True, iterations=3, tolerance=0.03)
+    """
+
+    name: ClassVar[str] = "tds"
+    paper: ClassVar[str] = (
+        "Practical and Asymptotically Exact Conditional Sampling in Diffusion Models, 2023, arXiv:2306.17775"
+    )
+    needs: ClassVar[tuple[str, ...]] = ("linear",)
+    gradient: ClassVar[bool] = True
+    default_steps: ClassVar[int] = 100
+    default_sampler: ClassVar[Sampler] = DPMSolver(eta=1.0)
+
+    particles: int = 16
+    twist: str | Guided = "mmps"
+    threshold: float = 0.5
+
+    _proposal: Sampler = field(init=False, repr=False, compare=False)
+    _log_weight: Tensor = field(init=False, repr=False, compare=False)
+    _ess: Tensor = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        from restore.methods import as_method
+
+        twist = as_method(self.twist)
+        if not isinstance(twist, Guided):
+            raise TypeError(f"a twist is a guided method (mmps, pigdm, tmpd or dps), not {self.twist!r}")
+        if self.particles < 1 or not 0 <= self.threshold <= 1:
+            raise ValueError(
+                f"particles must be at least 1 and threshold in [0, 1], not {self.particles} and {self.threshold}"
+            )
+        self.twist = twist
+
+    @property
+    def states_per_draw(self) -> int:
+        """The particles."""
+        return self.particles
+
+    @property
+    def guide(self) -> Guided:
+        """The twist, as a method."""
+        assert isinstance(self.twist, Guided)
+        return self.twist
+
+    def bind(
+        self: Self, prior: BasePrior, problem: Problem, sampler: Sampler | None, steps: int | None
+    ) -> Self:
+        """A copy that is ready to run, with the twist bound to the same problem."""
+        run = super().bind(prior, problem, sampler, steps)
+        assert isinstance(run, TDS)
+        run.twist = run.guide.bind(prior, problem, sampler, run.steps)
+        # The solver remembers estimates: the prior's and the proposal's are two histories.
+        run._proposal = run.sampler.fresh()
+        pictures = problem.shape[0] // run.particles
+        run._log_weight = torch.zeros(pictures, run.particles, device=problem.y.device)
+        run._ess = torch.full((pictures,), float(run.particles))
+        return run
+
+    def times(self) -> Sequence[float]:
+        """The twist's."""
+        return self.guide.times()
+
+    def step(self, x_t: Tensor, t: float, s: float) -> Tensor:
+        """Weigh by the twist, resample, propose."""
+        x_hat, corrected, log_twist = self._twisted(x_t, t)
+        self._log_weight = self._log_weight + log_twist
+        order = self._resampled()
+        if order is not None:
+            x_t, x_hat, corrected = x_t[order], x_hat[order], corrected[order]
+            log_twist = log_twist.flatten()[order].reshape(log_twist.shape)
+            self.sampler.reorder(order)
+            self._proposal.reorder(order)
+
+        self.x_hat = corrected
+        mean, _ = self.sampler.kernel(x_t, x_hat, t, s, self.prior.schedule)
+        proposed, std = self._proposal.kernel(x_t, corrected, t, s, self.prior.schedule)
+        if std == 0:  # The last step, to the estimate.
+            return proposed
+        z = self.noise_like(x_t)
+        shift = (proposed - mean) / std
+        # log p(x_s | x_t) - log q(x_s | x_t, y); and the twist of x_t gives way to that of x_s, which is yet to come.
+        change = -inner(z, shift) - 0.5 * inner(shift, shift)
+        self._log_weight = self._log_weight + change.reshape(log_twist.shape) - log_twist
+        return proposed + std * z
+
+    def _twisted(self, x_t: Tensor, t: float) -> tuple[Tensor, Tensor, Tensor]:
+        """The prior's estimate, the twist's, and ``log p(y | x_t)`` as the twist has it, ``(pictures, particles)``."""
+        guide = self.guide
+        x_t = x_t.detach().requires_grad_(True)
+        with torch.enable_grad():
+            x_hat = self.prior(x_t, t)
+            x_hat = self.prior.clip(x_hat) if guide.clip else x_hat
+        if self.prior.schedule(t)[0] == 0:  # Of noise alone no state is better than another.
+            return x_hat.detach(), x_hat.detach(), torch.zeros_like(self._log_weight)
+        view = guide.view(x_t, x_hat, t, keep=True)
+        with torch.no_grad():
+            log_twist = guide.log_density(view).reshape(self._log_weight.shape)
+            return x_hat.detach(), guide.correct(view), log_twist
+
+    def _resampled(self) -> Tensor | None:
+        """Which state each state is to be replaced by, ``(B,)``; None where no picture needs it."""
+        uniform = self._uniform()  # Always drawn: what one picture draws must not hang on its neighbours.
+        self._ess = 1 / torch.softmax(self._log_weight, dim=1).square().sum(1)
+        poor = self._ess < self.threshold * self.particles
+        if not bool(poor.any()):
+            return None
+        same = torch.arange(self.particles, device=poor.device).expand_as(self._log_weight)
+        chosen = torch.where(poor[:, None], self._systematic(uniform, self.particles), same)
+        self._log_weight = torch.where(poor[:, None], 0, self._log_weight)
+        first = self.particles * torch.arange(len(poor), device=poor.device)
+        return (first[:, None] + chosen).flatten()
+
+    def _systematic(self, uniform: Tensor, count: int) -> Tensor:
+        """``count`` particles of every picture: equidistant points in the cumulated weights, ``(pictures, count)``."""
+        points = (torch.arange(count, device=uniform.device) + uniform[:, None]) / count
+        cumulated = torch.softmax(self._log_weight.double(), dim=1).cumsum(1)
+        return torch.searchsorted(cumulated, points.double()).clamp(max=self.particles - 1)
+
+    def _uniform(self) -> Tensor:
+        """One number in (0, 1) per picture, from its stream."""
+        normal = self.problem.randomness.normal((1,)).reshape(self._log_weight.shape)
+        return torch.special.ndtr(normal[:, 0])
+
+    def finish(self, x: Tensor) -> Tensor:
+        """One particle of every picture, drawn by its weight."""
+        chosen = self._systematic(self._uniform(), 1)[:, 0]
+        rows = self.particles * torch.arange(len(chosen), device=x.device) + chosen
+        return x[rows]
+
+    def report(self) -> dict[str, Tensor]:
+        """The effective sample size of every picture before it was resampled, from 1 to the number of particles."""
+        return {"effective_sample_size": self._ess}
