@@ -219,7 +219,7 @@ def find(name: str) -> Entry:
         return known[name]
     # A repository is also known by its last part.
     short = {full.rpartition("/")[2]: full for full in known}
-    near = difflib.get_close_matches(name, [*known, *short], n=3)
+    near = difflib.get_close_matches(name, [*known, *short], n=3, cutoff=0.85)
     names = list(dict.fromkeys(short.get(n, n) for n in near))
     guess = f"did you mean {' or '.join(map(repr, names))}?" if names else f"it has {', '.join(known)};"
     raise ValueError(f"the zoo has no {name!r}; {guess} `restore zoo` lists all")
