@@ -101,7 +101,7 @@ def fetch(name: str, progress: bool = True) -> Path:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise
-        raise OSError(f"{error}. {how_to_get(entry, command=False)}") from error
+        raise OSError(f"{str(error).rstrip('.')}. {how_to_get(entry, command=False)}") from error
     return checked(name)
 
 
