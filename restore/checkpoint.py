@@ -128,9 +128,9 @@ def load_prior(source: str | Path, *, device: str | torch.device = "cpu") -> Pri
     """Loads a prior.
 
     Args:
-        source: ``"photo"``, the prior in the package (``"./photo"`` is a folder of that name); a folder written by
-            :meth:`Prior.save`; a folder of diffusers: a saved ``DDPMPipeline`` or
-            ``DDIMPipeline``, or a bare ``UNet2DModel``.
+        source: ``"photo"``, the prior in the package (``"./photo"`` is a folder of that name); a name of
+            :mod:`restore.zoo` that was downloaded; a folder written by :meth:`Prior.save`; a folder of diffusers: a
+            saved ``DDPMPipeline`` or ``DDIMPipeline``, or a bare ``UNet2DModel``.
         device: Where to put it.
 
     Returns:
@@ -196,7 +196,11 @@ def _find(source: str | Path) -> Path:
         raise FileNotFoundError(
             f"the folder {str(path)!r} has neither {CONFIG} nor model_index.json: it is no prior"
         )
-    names = sorted(p.parent.name for p in inside.glob(f"*/{CONFIG}"))
+    from restore import zoo
+
+    names = [entry.name for entry in zoo.entries()]
+    if source in names:
+        return zoo.checked(str(source))
     raise FileNotFoundError(
         f"there is no prior {str(source)!r}: give one of the names {names}, or a folder with {CONFIG} in it"
     )

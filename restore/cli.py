@@ -170,6 +170,20 @@ def methods(args: argparse.Namespace) -> None:
         )
 
 
+def zoo(args: argparse.Namespace) -> None:
+    """Lists the named priors, downloads one, or says where they lie."""
+    from restore.zoo import command
+
+    if args.action == "get":
+        if args.name is None:
+            raise ValueError("get what? `restore zoo` lists the names, `restore zoo get NAME` downloads one")
+        command.get(args.name, progress=not args.quiet)
+    elif args.name is not None:
+        raise ValueError(f"only get takes a name: `restore zoo get {args.name}`")
+    else:
+        command.where() if args.action == "where" else command.show()
+
+
 def training_options(parser: argparse.ArgumentParser) -> None:
     """Adds what :func:`restore.train` can be told."""
     from dataclasses import fields
@@ -256,6 +270,13 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
     training_options(command("train", train))
     command("methods", methods).set_defaults(output=None)
+    sub = command("zoo", zoo)
+    sub.set_defaults(output=None)
+    sub.add_argument(
+        "action", nargs="?", choices=("list", "get", "where"), default="list", help="default: list"
+    )
+    sub.add_argument("name", nargs="?", help="for get: the prior to download")
+    sub.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser
 
 
@@ -267,7 +288,10 @@ def guarded(run: Callable[[], object]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nstopped; a training has saved its state and goes on with --resume", file=sys.stderr)
+        print(
+            "\nstopped; a training has saved its state and goes on with --resume, a download with the same command",
+            file=sys.stderr,
+        )
         return 130
     return 0
 

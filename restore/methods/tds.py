@@ -11,7 +11,7 @@ from torch import Tensor
 
 from restore.methods.base import Method, Problem, Self
 from restore.methods.guided import Guided, inner
-from restore.prior import BasePrior, per_image
+from restore.prior import BasePrior
 from restore.samplers import DPMSolver, Sampler
 
 

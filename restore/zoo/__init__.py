@@ -1,0 +1,11 @@
+"""Named priors: what they were trained on, where they come from, and whether they are on this disk.
+
+Nothing is downloaded unless it is asked for, by :func:`fetch` or ``restore zoo get NAME``; everything else works
+offline. A file is only ever used after its sha256 was compared with the published one, or, where none was published,
+with that of the first time it was seen on this machine.
+"""
+
+from restore.zoo.cache import checked, fetch, home, path
+from restore.zoo.catalogue import Entry, File, entries, find
+
+__all__ = ["Entry", "File", "checked", "entries", "fetch", "find", "home", "path"]

@@ -1,0 +1,632 @@
+"""Named priors: the list, downloads from a server on loopback that misbehaves, hashes, the command."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import http.server
+import json
+import re
+import threading
+from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+import restore
+from restore import zoo
+from restore.cli import main
+from restore.zoo import cache, download
+from restore.zoo.catalogue import Entry, File
+from restore.zoo.command import readable
+
+BODY = bytes(range(256)) * 4000  # a million bytes
+SHA = hashlib.sha256(BODY).hexdigest()
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves ``files`` by path with ETags and ranges; ``plan`` says how the next answers go wrong."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files = {"/file.pt": BODY}
+        self.ranges, self.etag, self.plan, self.seen, self.redirects = True, '"one"', [], [], {}
+        self.etags, self.extra = {}, {}
+
+    def handle_error(self, *args):
+        """Clients hang up here on purpose."""
+
+    def url(self, path="/file.pt"):
+        return f"http://127.0.0.1:{self.server_port}{path}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+    def do_HEAD(self):
+        self.answer(body=False)
+
+    def do_GET(self):
+        self.answer(body=True)
+
+    def answer(self, body):
+        server = self.server
+        server.seen.append((self.command, self.path, self.headers.get("Range"), self.headers.get("If-Range")))
+        fault = server.plan.pop(0) if server.plan else None
+        if isinstance(fault, int) and fault >= 400:
+            return self.send_error(fault)
+        if self.path in server.redirects:
+            self.send_response(302)
+            self.send_header("Location", server.redirects[self.path])
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
+        if self.path not in server.files:
+            return self.send_error(404)
+        content, start, etag = server.files[self.path], 0, server.etags.get(self.path, server.etag)
+        wanted = self.headers.get("Range")
+        if server.ranges and wanted and self.headers.get("If-Range") in (None, etag):
+            start = int(re.fullmatch(r"bytes=(\d+)-.*", wanted)[1])
+            if start >= len(content):
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(content)}")
+                self.send_header("Content-Length", "0")
+                return self.end_headers()
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        else:
+            self.send_response(200)
+        if fault != "no length":
+            self.send_header("Content-Length", str(len(content) - start))
+        if etag:
+            self.send_header("ETag", etag)
+        for name, value in server.extra.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if not body:
+            return None
+        end = (
+            start + fault[1] if isinstance(fault, tuple) else len(content)
+        )  # ("cut", bytes): then the line is dead
+        self.wfile.write(content[start:end])
+        self.close_connection = True
+        return None
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    with Server() as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """A folder of our own, and an empty cache of the hub."""
+    import huggingface_hub.constants
+
+    monkeypatch.setenv("RESTORE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "home"
+
+
+def get(server, folder, sha256=SHA, path="/file.pt"):
+    return download.download(server.url(path), folder / "file.pt", sha256=sha256, progress=False, pause=0.001)
+
+
+def leftovers(folder):
+    return sorted(p.name for p in folder.iterdir() if not p.name.endswith(".lock"))
+
+
+# ------------------------------------------------------------------------------------------- the list
+
+
+def test_names_are_unique_and_hashes_are_hashes():
+    names = [entry.name for entry in zoo.entries()]
+    assert len(names) == len(set(names)) == 9
+    for entry in zoo.entries():
+        for file in entry.files:
+            assert file.sha256 is None or re.fullmatch(r"[0-9a-f]{64}", file.sha256), (entry.name, file.name)
+            assert file.url is None or file.url.startswith("https://")
+        assert (entry.repo is None) == (entry.revision is None)
+        assert entry.revision is None or re.fullmatch(r"[0-9a-f]{40}", entry.revision)
+        assert all(getattr(entry, f) for f in ("description", "trained_on", "domain", "licence", "source"))
+    # No two files that lie in one folder have the same name.
+    plain = [file.name for entry in zoo.entries() if entry.repo is None for file in entry.files]
+    assert len(plain) == len(set(plain))
+
+
+def test_the_entry_of_the_package_says_what_is_in_the_package():
+    entry, prior = zoo.find("photo"), restore.load_prior("photo")
+    assert entry.parameters == sum(p.numel() for p in prior.network.parameters())
+    assert entry.value_range == prior.value_range
+    assert entry.size == (zoo.path("photo") / "model.safetensors").stat().st_size
+    assert zoo.fetch("photo") == zoo.checked("photo") == zoo.path("photo")
+
+
+def test_the_numbers_of_parameters_are_those_of_the_architectures():
+    from diffusers import UNet2DModel
+
+    def count(channels, attention):
+        down = ["AttnDownBlock2D" if i == attention else "DownBlock2D" for i in range(len(channels))]
+        up = ["AttnUpBlock2D" if i == attention else "UpBlock2D" for i in reversed(range(len(channels)))]
+        with torch.device("meta"):
+            network = UNet2DModel(
+                block_out_channels=channels,
+                down_block_types=down,
+                up_block_types=up,
+                attention_head_dim=None,
+            )
+        return sum(p.numel() for p in network.parameters())
+
+    assert zoo.find("google/ddpm-cat-256").parameters == count((128, 128, 256, 256, 512, 512), 4)
+    assert zoo.find("google/ddpm-cifar10-32").parameters == count((128, 256, 256, 256), 1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("google/ddpm-cats-256", "'google/ddpm-cat-256'"),
+        ("ddpm-church-256", "'google/ddpm-church-256'"),
+        ("imagnet-256", "'imagenet-256'"),
+        ("?", "photo, google"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_similar_ones(wrong, meant):
+    with pytest.raises(ValueError, match="restore zoo") as raised:
+        zoo.find(wrong)
+    assert meant in str(raised.value)
+
+
+def test_the_folder_is_the_ecosystems_unless_told_otherwise(monkeypatch, tmp_path):
+    assert zoo.home() == tmp_path / "home"
+    monkeypatch.delenv("RESTORE_HOME")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    assert zoo.home() == tmp_path / "torch" / "hub" / "checkpoints"
+
+
+# ------------------------------------------------------------------------------------------- downloads
+
+
+def test_a_file_arrives_whole_and_alone(server, folder):
+    assert get(server, folder) == SHA
+    assert (folder / "file.pt").read_bytes() == BODY
+    assert leftovers(folder) == ["file.pt"]
+    assert get(server, folder, None) == SHA
+    assert len(server.seen) == 1, "it was there"
+
+
+def test_a_broken_download_goes_on_where_it_broke_off(server, folder):
+    server.plan = [("cut", 300_000), ("cut", 300_000)]
+    assert get(server, folder) == SHA
+    assert [request[2:] for request in server.seen] == [
+        (None, None),
+        ("bytes=300000-", '"one"'),
+        ("bytes=600000-", '"one"'),
+    ]
+
+
+def test_a_server_that_breaks_off_often_still_gets_there(server, folder):
+    server.plan = [("cut", 100_000)] * 10
+    assert get(server, folder) == SHA
+    assert len(server.seen) == 11
+
+
+def test_a_later_process_goes_on_too(server, folder):
+    server.plan = [("cut", 400_000), *[503] * download.ATTEMPTS]
+    with pytest.raises(OSError, match=r"503.*goes on from there"):
+        get(server, folder)
+    assert (folder / "file.pt.part").stat().st_size == 400_000
+    assert get(server, folder) == SHA
+    assert server.seen[-1][2:] == ("bytes=400000-", '"one"')
+
+
+def test_versions_are_not_glued_together(server, folder):
+    server.plan = [("cut", 400_000), *[503] * download.ATTEMPTS]
+    with pytest.raises(OSError):
+        get(server, folder)
+    new = BODY[::-1]
+    server.files["/file.pt"], server.etag = new, '"two"'
+    assert get(server, folder, None) == hashlib.sha256(new).hexdigest()
+    assert (folder / "file.pt").read_bytes() == new
+
+
+@pytest.mark.parametrize("etag", [None, 'W/"weak"'])
+def test_what_has_no_exact_version_starts_over(server, folder, etag):
+    server.etag, server.plan = etag, [("cut", 400_000)]
+    assert get(server, folder) == SHA
+    assert [request[2] for request in server.seen] == [None, None]
+
+
+def test_a_server_that_ignores_ranges_starts_over(server, folder):
+    server.ranges, server.plan = False, [("cut", 400_000)]
+    assert get(server, folder) == SHA
+    assert server.seen[1][2] == "bytes=400000-"
+
+
+def test_a_truncated_file_is_never_moved_to_its_place(server, folder):
+    server.ranges, server.plan = False, [("cut", 999_999)] * 20
+    with pytest.raises(OSError, match=r"lost after 999,999 of 1,024,000 bytes"):
+        get(server, folder, None)
+    assert not (folder / "file.pt").exists()
+    assert len(server.seen) == download.ATTEMPTS
+
+
+def test_a_part_that_is_already_whole_is_not_fetched_again(server, folder):
+    server.plan = [("cut", 400_000), *[503] * download.ATTEMPTS]
+    with pytest.raises(OSError):
+        get(server, folder)
+    (folder / "file.pt.part").write_bytes(BODY)
+    assert get(server, folder) == SHA
+    # One that is too long is of another file.
+    (folder / "file.pt").rename(folder / "file.pt.part")
+    with (folder / "file.pt.part").open("ab") as file:
+        file.write(b"more")
+    (folder / "file.pt.part.json").write_text(json.dumps({"url": server.url(), "etag": '"one"'}))
+    assert get(server, folder) == SHA
+
+
+def test_a_file_of_unknown_length_is_refused(server, folder):
+    server.plan = ["no length"]
+    with pytest.raises(OSError, match="does not say how long"):
+        get(server, folder)
+
+
+def test_a_wrong_hash_deletes_the_file_and_says_so(server, folder):
+    with pytest.raises(ValueError, match=f"{SHA}, expected {'0' * 64}.*deleted"):
+        get(server, folder, "0" * 64)
+    assert leftovers(folder) == []
+
+
+def test_a_damaged_file_is_replaced(server, folder):
+    folder.mkdir()
+    (folder / "file.pt").write_bytes(b"damaged")
+    assert get(server, folder) == SHA
+    assert (folder / "file.pt").read_bytes() == BODY
+
+
+def test_redirects_are_followed_also_for_ranges(server, folder):
+    server.redirects = {"/a": "/b", "/b": server.url()}
+    server.plan = [None, None, ("cut", 400_000)]
+    assert get(server, folder, path="/a") == SHA
+    assert server.seen[-1][1:3] == ("/file.pt", "bytes=400000-")
+
+
+def test_a_redirect_loop_ends(server, folder):
+    server.redirects = {"/a": "/b", "/b": "/a"}
+    with pytest.raises(OSError, match="302"):
+        get(server, folder, path="/a")
+
+
+@pytest.mark.parametrize("target", ["http://example.com/x", "file:///etc/passwd", "ftp://example.com/x"])
+def test_redirects_to_where_anybody_can_change_the_file_are_refused(server, folder, target):
+    server.redirects = {"/a": target}
+    with pytest.raises((ValueError, OSError), match=r"only https|not allowed"):
+        get(server, folder, path="/a")
+
+
+def test_https_is_never_left():
+    import urllib.request
+
+    request = urllib.request.Request("https://example.com/x")
+    follow = download._SafeRedirects().redirect_request
+    assert follow(request, None, 302, "", {}, "https://example.org/y").full_url == "https://example.org/y"
+    for target in ("http://example.org/y", "http://127.0.0.1/y"):
+        with pytest.raises(ValueError, match=r"only https|anybody"):
+            follow(request, None, 302, "", {}, target)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://example.com/x", "file:///etc/passwd", "x.pt", "http://127.example.com/"]
+)
+def test_only_safe_urls_are_fetched(url, folder):
+    with pytest.raises(ValueError, match="only https"):
+        download.download(url, folder / "x")
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("code", [404, 403, 410])
+def test_a_refusal_is_told_at_once(server, folder, code):
+    server.plan = [code]
+    with pytest.raises(OSError, match=f"the server says {code}"):
+        get(server, folder)
+    assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize("code", [503, 500, 429, 408])
+def test_a_passing_trouble_is_waited_for(server, folder, code):
+    server.plan = [code, code]
+    assert get(server, folder) == SHA
+    assert len(server.seen) == 3
+
+
+def test_a_machine_that_is_not_there(folder):
+    with Server() as gone:
+        url = gone.url()
+    with pytest.raises(OSError, match=re.escape(url)):
+        download.download(url, folder / "x", progress=False, pause=0.001)
+
+
+def test_a_full_disk_is_told_before_anything_is_written(server, folder, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda _: usage(10, 10, 1000))
+    with pytest.raises(OSError, match=r"1,024,000 bytes are to come, and 1,000 are free.*RESTORE_HOME"):
+        get(server, folder)
+    assert leftovers(folder) == ["file.pt.part.json"]
+
+
+def test_an_interruption_keeps_what_has_arrived(server, folder, monkeypatch):
+    blocks = download._blocks
+
+    def interrupted(response):
+        monkeypatch.setattr(download, "_blocks", blocks)
+        yield response.read(250_000)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(download, "_blocks", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        get(server, folder)
+    assert (folder / "file.pt.part").stat().st_size == 250_000
+    assert get(server, folder) == SHA
+    assert server.seen[1][2] == "bytes=250000-"
+
+
+def test_two_at_once_fetch_once(server, folder):
+    # Threads will do: the lock is between open files, whoever has opened them.
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(lambda _: get(server, folder), range(2))) == [SHA, SHA]
+    assert len(server.seen) == 1
+    assert leftovers(folder) == ["file.pt"]
+
+
+# ------------------------------------------------------------------------------------------- named priors
+
+
+def entry_for(file, **changes):
+    base = Entry(
+        name="toy",
+        description="a toy",
+        trained_on="nothing",
+        domain="toys",
+        size=len(BODY),
+        parameters=None,
+        licence="CC0",
+        picture_size=8,
+        source="https://example.com/page",
+        format="guided-diffusion",
+        files=(file,),
+    )
+    return dataclasses.replace(base, **changes)
+
+
+@pytest.fixture
+def listed(monkeypatch):
+    """Puts entries into the zoo."""
+
+    def put(*entries):
+        monkeypatch.setattr("restore.zoo.catalogue._ENTRIES", entries)
+
+    return put
+
+
+def test_fetch_then_path_then_checked(server, folder, listed):
+    listed(entry_for(File("file.pt", server.url(), SHA)))
+    assert zoo.path("toy") is None
+    assert zoo.fetch("toy", progress=False) == zoo.path("toy") == zoo.checked("toy") == folder / "file.pt"
+    zoo.fetch("toy", progress=False)
+    assert len(server.seen) == 1
+
+
+def test_a_hash_is_computed_again_only_after_a_change(server, folder, listed, monkeypatch):
+    listed(entry_for(File("file.pt", server.url(), SHA)))
+    zoo.fetch("toy", progress=False)
+    hashed = []
+    monkeypatch.setattr(cache, "hash_of", lambda path: hashed.append(path) or download.hash_of(path))
+    zoo.checked("toy")
+    assert hashed == []
+    (folder / "file.pt").write_bytes(b"x" + BODY[1:-1] + b"y")
+    with pytest.raises(ValueError, match=f"{SHA} was published.*restore zoo get toy"):
+        zoo.checked("toy")
+    assert len(hashed) == 1
+    assert zoo.fetch("toy", progress=False).read_bytes() == BODY
+
+
+def test_without_a_published_hash_the_first_file_is_pinned(server, folder, listed):
+    listed(entry_for(File("file.pt", server.url())))
+    zoo.fetch("toy", progress=False)
+    assert json.loads((folder / "file.pt.sha256.json").read_text())["sha256"] == SHA
+    (folder / "file.pt").write_bytes(b"another")
+    with pytest.raises(ValueError, match="recorded when it was first seen"):
+        zoo.checked("toy")
+    zoo.fetch("toy", progress=False)
+    # The server's file may not change behind one's back, either.
+    server.files["/file.pt"], server.etag = BODY[::-1], '"two"'
+    (folder / "file.pt").unlink()
+    with pytest.raises(ValueError, match=r"to accept another one delete .*file\.pt\.sha256\.json"):
+        zoo.fetch("toy", progress=False)
+    assert zoo.path("toy") is None
+
+
+def test_a_file_put_there_by_hand_is_pinned_too(folder, listed):
+    listed(entry_for(File("file.pt")))
+    with pytest.raises(FileNotFoundError, match=r"https://example\.com/page in a browser"):
+        zoo.fetch("toy")
+    folder.mkdir()
+    (folder / "file.pt").write_bytes(BODY)
+    assert zoo.fetch("toy") == folder / "file.pt"
+    (folder / "file.pt").write_bytes(BODY + b"more")
+    with pytest.raises(ValueError, match="first seen"):
+        zoo.fetch("toy")
+
+
+def test_a_folder_that_only_others_may_write_is_no_obstacle(folder, listed, monkeypatch):
+    listed(entry_for(File("file.pt", sha256=SHA)))
+    folder.mkdir()
+    (folder / "file.pt").write_bytes(BODY)
+
+    def refused(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(cache, "write_atomically", refused)
+    assert zoo.checked("toy") == folder / "file.pt"
+
+
+def test_without_a_network_the_file_and_its_place_are_named(folder, listed, monkeypatch):
+    with Server() as gone:
+        url = gone.url()
+    monkeypatch.setattr(download.time, "sleep", lambda _: None)
+    listed(entry_for(File("file.pt", url)))
+    with pytest.raises(OSError, match=f"By hand: fetch {url} and put it at {str(folder / 'file.pt')!r}"):
+        zoo.fetch("toy", progress=False)
+
+
+def small_pipeline(folder):
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+    network = UNet2DModel(
+        sample_size=8,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+    )
+    DDPMPipeline(unet=network, scheduler=DDPMScheduler()).save_pretrained(folder)
+
+
+@pytest.fixture
+def hub(server, listed, tmp_path, monkeypatch):
+    """A hub on loopback with one pipeline; returns its entry. The pipeline also lies in the folder ``saved``."""
+    from huggingface_hub import constants
+
+    saved = tmp_path / "saved"
+    small_pipeline(saved)
+    paths = sorted(path for path in saved.rglob("*") if path.is_file())
+    paths.sort(key=lambda path: path.name != "model_index.json")
+    hashes = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    files = [
+        File(p.relative_to(saved).as_posix(), sha256=hashes[p] if p.suffix == ".safetensors" else None)
+        for p in paths
+    ]
+    entry = entry_for(
+        File(""), format="diffusers", repo="someone/toy", revision="0123456789" * 4, files=tuple(files)
+    )
+    for path, file in zip(paths, files, strict=True):
+        address = f"/someone/toy/resolve/{entry.revision}/{file.name}"
+        server.files[address], server.etags[address] = path.read_bytes(), f'"{hashes[path]}"'
+    server.extra = {"X-Repo-Commit": entry.revision}
+    monkeypatch.setattr(constants, "ENDPOINT", server.url(""))
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url("/{repo_id}/resolve/{revision}/{filename}")
+    )
+    listed(entry)
+    return entry
+
+
+def test_a_pipeline_of_the_hub_lies_in_the_hubs_cache_and_loads(hub, server, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"restore zoo get toy.*someone--toy"):
+        restore.load_prior("toy")
+    found = zoo.fetch("toy", progress=False)
+    assert found.is_relative_to(tmp_path / "hub")
+    asked = len(server.seen)
+    assert restore.load_prior("toy").channels == 3
+    assert len(server.seen) == asked, "loading asks nobody"
+    weights = next(found.rglob("*.safetensors"))
+    weights.resolve().write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="was published"):
+        restore.load_prior("toy")
+    zoo.fetch("toy", progress=False)
+    assert restore.load_prior("toy").channels == 3
+
+
+def test_a_pipeline_of_the_hub_with_another_hash_is_deleted(hub, listed):
+    listed(dataclasses.replace(hub, files=tuple(File(f.name, sha256="0" * 64) for f in hub.files)))
+    with pytest.raises(ValueError, match=r"0{64} was published"):
+        zoo.fetch("toy", progress=False)
+    assert zoo.path("toy") is None
+
+
+def test_a_hub_that_does_not_answer(hub, server):
+    server.files.clear()
+    with pytest.raises(
+        OSError, match=r"By hand: fetch .*/model_index\.json, .* into the folder .*someone--toy"
+    ):
+        zoo.fetch("toy", progress=False)
+
+
+def test_a_pipeline_put_there_by_hand_loads(hub, server, tmp_path, folder):
+    folder.mkdir()
+    (tmp_path / "saved").rename(folder / "someone--toy")
+    assert restore.load_prior("toy").channels == 3
+    assert zoo.fetch("toy") == folder / "someone--toy"
+    assert server.seen == []
+
+
+def test_an_absent_name_of_the_real_zoo_says_all_there_is_to_know(folder):
+    for entry in zoo.entries():
+        if not entry.files:
+            continue
+        with pytest.raises(FileNotFoundError) as raised:
+            restore.load_prior(entry.name)
+        message = str(raised.value)
+        assert str(folder) in message
+        if entry.repo is not None:
+            assert f"`restore zoo get {entry.name}`" in message
+            for file in entry.files:
+                assert f"{entry.repo}/resolve/{entry.revision}/{file.name}" in message
+        elif entry.files[0].url is not None:
+            assert f"`restore zoo get {entry.name}`" in message
+            assert entry.files[0].url in message
+        else:
+            assert entry.source in message
+
+
+# ------------------------------------------------------------------------------------------- the command
+
+
+def test_the_command_lists_offline(capsys):
+    assert main(["zoo"]) == 0
+    printed = capsys.readouterr().out
+    for entry in zoo.entries():
+        line = next(line for line in printed.splitlines() if line.split("  ")[0] == entry.name)
+        assert entry.licence in line
+        assert entry.trained_on in line
+        assert readable(entry.size) in line
+        assert f" {'no' if entry.files else 'yes'} " in line
+        assert entry.source in printed
+    assert "No sha256 is published for imagenet-256-classes, ffhq-256" in printed
+
+
+def test_the_command_gets_and_says_where(server, folder, listed, capsys):
+    listed(entry_for(File("file.pt", server.url(), SHA)))
+    assert main(["zoo", "get", "toy", "--quiet"]) == 0
+    assert capsys.readouterr().out.strip() == str(folder / "file.pt")
+    assert main(["zoo", "where"]) == 0
+    printed = capsys.readouterr().out
+    assert f"toy: {folder / 'file.pt'}" in printed
+    assert f"files of URLs: {folder}" in printed
+    assert main(["zoo"]) == 0
+    assert re.search(r"^toy +yes +1 MB +CC0 +nothing$", capsys.readouterr().out, re.M)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["get"], "get what?"),
+        (["get", "imagnet-256"], "did you mean 'imagenet-256'"),
+        (["get", "ffhq-256"], "ffhq_10m.pt"),
+        (["where", "photo"], "restore zoo get photo"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(arguments, words, capsys):
+    assert main(["zoo", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert len(error.splitlines()) == 1
