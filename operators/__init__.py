@@ -27,6 +27,7 @@ from operators.kernels import disk_kernel, gaussian_kernel, motion_kernel
 from operators.krylov import ConvergenceWarning, conjugate_gradients, damped_least_squares
 from operators.mask import Mask, box_mask, freeform_mask, random_mask
 from operators.mask_pictures import mask_from_image
+from operators.matrix import Matrix
 from operators.noise import GaussianNoise, PoissonNoise
 from operators.nonlinear import JPEG, Clip, FromCallable, Gamma, PhaseRetrieval, Saturation
 
@@ -46,6 +47,7 @@ __all__ = [
     "LinearComposition",
     "LinearOperator",
     "Mask",
+    "Matrix",
     "Operator",
     "PhaseRetrieval",
     "PoissonNoise",

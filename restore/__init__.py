@@ -20,6 +20,7 @@ from operators import (
     Identity,
     LinearOperator,
     Mask,
+    Matrix,
     Operator,
     PoissonNoise,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "Identity",
     "LinearOperator",
     "Mask",
+    "Matrix",
     "Operator",
     "PoissonNoise",
     "Prior",

@@ -19,6 +19,7 @@ from operators import (
     LinearComposition,
     LinearOperator,
     Mask,
+    Matrix,
     Saturation,
     gaussian_kernel,
     random_mask,
@@ -93,6 +94,10 @@ CASES = {
     "luma": (lambda: Grayscale(), (3, 7, 5)),
     "mean": (lambda: Grayscale("mean"), (3, 5, 4)),
     "channels": (lambda: Grayscale([-1.0, 0.5, 0.0, 2.0]), (4, 5, 4)),
+    "matrix": (lambda: Matrix(draw(4, 30) / 5, shape=(2, 3, 5)), (2, 3, 5)),
+    "matrix-tall": (lambda: Matrix(draw(9, 6) / 5), (1, 1, 6)),
+    "matrix-rank": (lambda: Matrix(draw(5, 2) @ draw(2, 6, seed=1) / 5, shape=(1, 2, 3)), (1, 2, 3)),
+    "matrix-per-image": (lambda: Matrix(draw(BATCH, 4, 12) / 5, shape=(3, 2, 2)), (3, 2, 2)),
     "mask-of-blur": (
         lambda: Mask(random_mask((7, 5), 0.6, batch=BATCH, seed=1)) @ Blur(kernel(3, 3)),
         (2, 7, 5),
@@ -486,6 +491,14 @@ class TestRefusals:
     def test_image_shape_missing(self):
         with pytest.raises(ValueError, match="override image_shape"):
             FromCallable(lambda x: x[..., :1], linear=True).adjoint(torch.ones(1, 1, 2, 2))
+
+    def test_a_matrix_that_does_not_fit(self):
+        with pytest.raises(ValueError, match=r"\(m, n\) or \(B, m, n\); got \(4,\)"):
+            Matrix([1.0, 2.0, 3.0, 4.0])
+        with pytest.raises(ValueError, match=r"C H W = 4, the matrix's columns; got \(1, 2, 3\)"):
+            Matrix(torch.ones(2, 4), shape=(1, 2, 3))
+        with pytest.raises(ValueError, match=r"images of shape \(1, 2, 2\); got \(1, 1, 4\)"):
+            Matrix(torch.ones(2, 4), shape=(1, 2, 2))(torch.ones(1, 1, 1, 4))
 
     def test_no_gradient(self):
         with pytest.raises(ValueError, match="override adjoint"):
