@@ -107,7 +107,7 @@ PEERS: dict[str, Callable[..., Tensor]] = {
 def _run(model: nn.Module, measurement: Measurement, prior: BasePrior, draw: int, **options: Any) -> Tensor:
     """One draw; its own seeds go by truth, so that 0 would be none."""
     seed = 1 + stream_seed(measurement.seed, draw) % 2**31
-    y = measurement.y[None].to(prior.device)
+    y = measurement.y[None].to(prior.device, copy=True)  # DDRM writes into it.
     return model(y, _physics(measurement, prior.device), seed=seed, **options)[0].detach().float().cpu()
 
 
