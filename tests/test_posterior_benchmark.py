@@ -20,6 +20,7 @@ from restore.benchmark.posterior import (
     run_posterior,
     sliced_wasserstein,
 )
+from restore.benchmark.posterior.peers import peer_contenders
 from restore.methods import REGISTRY
 
 
@@ -191,6 +192,19 @@ def test_options_of_methods():
         method_contender("dps:beta=1")
     with pytest.raises(ValueError, match="unknown method 'dsp'"):
         method_contender("dsp")
+
+
+def test_peers_that_are_installed_draw_or_say_what_they_need():
+    peers = peer_contenders()
+    if not peers:
+        pytest.skip("neither deepinv nor azula is installed")
+    for problem in (correlated_gaussian(0), mixture(0)):
+        for peer in peers:
+            if not peer.lacking(problem):
+                one, again = (peer.draw(problem, 3, 4, 1) for _ in range(2))
+                assert one.shape == (3, *problem.posterior.mean.shape)
+                assert torch.isfinite(one).all()
+                assert torch.equal(one, again)
 
 
 # -------------------------------------------------------------------- the command
