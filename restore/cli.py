@@ -299,8 +299,7 @@ def guarded(run: Callable[[], object]) -> int:
         return 2
     except KeyboardInterrupt:
         print(
-            "
-stopped; a training goes on with --resume, a benchmark or a download with the same command",
+            "\nstopped; a training goes on with --resume, a benchmark or a download with the same command",
             file=sys.stderr,
         )
         return 130
