@@ -11,28 +11,34 @@ from types import ModuleType
 from typing import Any
 
 from restore.methods.base import Method, Problem
+from restore.methods.daps import DAPS
 from restore.methods.ddnm import DDNM
 from restore.methods.ddrm import DDRM
 from restore.methods.diffpir import DiffPIR
 from restore.methods.dps import DPS
+from restore.methods.mcg import MCG
 from restore.methods.pigdm import PiGDM
+from restore.methods.red_diff import REDDiff
 from restore.methods.repaint import RePaint
 from restore.methods.sdedit import SDEdit
 
 REGISTRY: dict[str, type[Method]] = {
-    cls.name: cls for cls in (SDEdit, RePaint, DPS, PiGDM, DDNM, DDRM, DiffPIR)
+    cls.name: cls for cls in (SDEdit, RePaint, DPS, PiGDM, DDNM, DDRM, DiffPIR, MCG, REDDiff, DAPS)
 }
 
 __all__ = [
+    "DAPS",
     "DDNM",
     "DDRM",
     "DPS",
+    "MCG",
     "REGISTRY",
     "DiffPIR",
     "Method",
     "MethodInfo",
     "PiGDM",
     "Problem",
+    "REDDiff",
     "RePaint",
     "SDEdit",
     "as_method",
@@ -67,7 +73,7 @@ def table() -> list[MethodInfo]:
 
     Example:
         >>> [method.name for method in table()]
-        ['sdedit', 'repaint', 'dps', 'pigdm', 'ddnm', 'ddrm', 'diffpir']
+        ['sdedit', 'repaint', 'dps', 'pigdm', 'ddnm', 'ddrm', 'diffpir', 'mcg', 'red_diff', 'daps']
     """
     return [
         MethodInfo(c.name, c.needs, c.gradient, c.default_steps, options_of(c), c.paper)
