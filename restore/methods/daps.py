@@ -30,8 +30,9 @@ class DAPS(Method):
     3. ``x_s = alpha_s x + sigma_s z``.
 
     The second is ``x = argmin ||y + s_y z' - A x||^2 / s_y^2 + ||x - x_hat||^2 / q^2``. For a linear operator that is
-    one closed proximal step; for any other, steps down the gradient, whose length is the inverse of the greatest
-    curvature, found by power iterations on differences of gradients.
+    one closed proximal step; for any other, steps down the gradient. Their length starts as the inverse of the greatest
+    curvature, found by power iterations on differences of gradients; it grows where a step leads down and shrinks
+    where not, for every image by itself.
 
     A draw in full would start from ``x_hat + q z``. But where ``x_hat`` solves the ODE from a state with fresh noise,
     it varies already as a draw does: more noise would be too much (it doubles the variance of what is not measured).
@@ -131,9 +132,21 @@ class DAPS(Method):
         y = y + per_image(noise, y) * self.noise_like(y)
         if self.problem.operator.linear:
             return self.linear_operator().prox(y, x_hat, (noise / q) ** 2)
-        x, step = x_hat, per_image(1 / (1 / q**2 + self.curvature(x_hat, q)), x_hat)
+        return self.descend(x_hat, y, q)
+
+    def descend(self, x_hat: Tensor, y: Tensor, q: float) -> Tensor:
+        """Steps from ``x_hat`` down ``-log p(y | x) + ||x - x_hat||^2 / 2 q^2``; one that leads up is not taken."""
+
+        def height(x: Tensor) -> Tensor:
+            return (x - x_hat).flatten(1).square().sum(1) / (2 * q**2) - self.log_likelihood(x, y)
+
+        x, lowest, length = x_hat, height(x_hat), 1 / (1 / q**2 + self.curvature(x_hat, q))
         for _ in range(self.gradient_steps):
-            x = x + step * (self.uphill(x, y) - (x - x_hat) / q**2)
+            trial = x + per_image(length, x) * (self.uphill(x, y) - (x - x_hat) / q**2)
+            value = height(trial)
+            lower = value <= lowest
+            x, lowest = torch.where(lower.reshape(-1, 1, 1, 1), trial, x), torch.where(lower, value, lowest)
+            length = torch.where(lower, 1.5 * length, length / 4)
         return x
 
     def curvature(self, x: Tensor, scale: float) -> Tensor:
@@ -174,7 +187,7 @@ def contraction(levels: list[float], variance: float) -> float:
     """What :class:`DAPS` multiplies data of a variance by, on its way down through noise levels, the last being 0.
 
     Example:
-        >>> contraction([2.0, 0.0], variance=1.0)
+        >>> round(contraction([2.0, 0.0], variance=1.0), 6)
         0.2
         >>> fine = [2 * (1 - i / 1000) for i in range(1001)]
         >>> round(contraction(fine, variance=1.0) ** 2, 3)  # the ODE: v / (v + nu^2)
