@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -28,12 +29,12 @@ class DiffPIR(Method):
         ValueError: If ``lam`` is not above 0, or ``zeta`` outside [0, 1].
 
     Example:
-        >>> DiffPIR(zeta=1.0)
-        DiffPIR(lam=1.75, zeta=1.0, clip=True)
+        >>> DiffPIR(zeta=0.3)
+        DiffPIR(lam=1.75, zeta=0.3, clip=True)
     """
 
     name: ClassVar[str] = "diffpir"
-    paper: ClassVar[str] = (
+    reference: ClassVar[str] = (
         "Denoising Diffusion Models for Plug-and-Play Image Restoration, 2023, arXiv:2305.08995"
     )
     takes_sampler: ClassVar[bool] = False
@@ -41,12 +42,16 @@ class DiffPIR(Method):
     default_steps: ClassVar[int] = 100
 
     lam: float = 1.75
-    zeta: float = 0.3
+    zeta: float = 1.0
     clip: bool = True
 
     def __post_init__(self) -> None:
         if not self.lam > 0 or not 0 <= self.zeta <= 1:
             raise ValueError(f"lam must be above 0 and zeta in [0, 1], not {self.lam} and {self.zeta}")
+
+    def times(self) -> Sequence[float]:
+        """Evenly in the logarithm of the noise."""
+        return self.prior.schedule.times(self.steps, spacing="log")
 
     def start(self, t: float) -> Tensor:
         """The diffused measurement, as an image."""

@@ -40,7 +40,7 @@ class MMPS(Guided):
     """
 
     name: ClassVar[str] = "mmps"
-    paper: ClassVar[str] = (
+    reference: ClassVar[str] = (
         "Learning Diffusion Priors from Observations by Expectation Maximization, 2024, arXiv:2405.13712"
     )
     needs: ClassVar[tuple[str, ...]] = ("linear",)

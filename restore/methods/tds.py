@@ -47,7 +47,7 @@ class TDS(Method):
     """
 
     name: ClassVar[str] = "tds"
-    paper: ClassVar[str] = (
+    reference: ClassVar[str] = (
         "Practical and Asymptotically Exact Conditional Sampling in Diffusion Models, 2023, arXiv:2306.17775"
     )
     needs: ClassVar[tuple[str, ...]] = ("linear",)
