@@ -20,7 +20,7 @@ from restore.benchmark.runs import fingerprint
 from restore.benchmark.standard import measure, text_mask
 from restore.cli import main
 from restore.images import read_image, write_image
-from restore.methods import DDNM
+from restore.methods import DAPS, DDNM
 from restore.metrics import data_misfit, psnr, ssim
 from restore.tasks import DEFAULTS
 
@@ -156,9 +156,8 @@ def test_runs_at_given_numbers_of_calls(folder, prior):
                 truth, Mask(torch.ones(32, 32)), method, prior=counted, steps=n, seed=0, progress=False
             )
             assert (counted.calls - before <= wanted) == (n == steps)
-    method.calls_per_step = 7
     with pytest.raises(ValueError, match="makes 7 network calls at least"):
-        steps_for(5, method, example, prior)
+        steps_for(5, DAPS(ode_steps=7), example, prior)
 
 
 def test_the_defaults_are_those_of_the_tasks(folder, prior):

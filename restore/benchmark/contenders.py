@@ -187,7 +187,7 @@ def steps_for(calls: int, method: Method, example: Measurement, prior: BasePrior
     def cost(steps: int) -> int:
         times = method.bind(prior, problem, None, steps).times()
         down = sum(s < t for t, s in pairwise(times))
-        return int(down * getattr(method, "calls_per_step", 1))
+        return down * method.calls_per_step * method.states_per_draw
 
     steps = bisect_right(range(1, calls + 1), calls, key=cost)
     if steps < 1:

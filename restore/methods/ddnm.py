@@ -58,7 +58,7 @@ class DDNM(Method):
 
     def times(self) -> list[float]:
         """Down and, ``repeats - 1`` times at every ``jump``-th step, up again."""
-        return down_and_up(self.prior.schedule.times(self.steps, spacing="log"), self.jump, self.repeats)
+        return down_and_up(self.prior.schedule.times(self.steps), self.jump, self.repeats)
 
     def step(self, x_t: Tensor, t: float, s: float) -> Tensor:
         """One step down with the corrected estimate."""

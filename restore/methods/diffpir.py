@@ -29,8 +29,8 @@ class DiffPIR(Method):
         ValueError: If ``lam`` is not above 0, or ``zeta`` outside [0, 1].
 
     Example:
-        >>> DiffPIR(zeta=0.3)
-        DiffPIR(lam=1.75, zeta=0.3, clip=True)
+        >>> DiffPIR(zeta=1.0)
+        DiffPIR(lam=1.75, zeta=1.0, clip=True)
     """
 
     name: ClassVar[str] = "diffpir"
@@ -42,7 +42,7 @@ class DiffPIR(Method):
     default_steps: ClassVar[int] = 100
 
     lam: float = 1.75
-    zeta: float = 1.0
+    zeta: float = 0.3
     clip: bool = True
 
     def __post_init__(self) -> None:

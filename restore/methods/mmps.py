@@ -10,6 +10,7 @@ from torch import Tensor
 
 from restore.methods.guided import Guided, View, diagonal_log_density, inner
 from restore.prior import per_image
+from restore.samplers import DPMSolver, Sampler
 
 #: Measurements of at most so many numbers get their whole covariance in :meth:`MMPS.log_density`.
 MOST_DENSE = 64
@@ -45,6 +46,7 @@ class MMPS(Guided):
     )
     needs: ClassVar[tuple[str, ...]] = ("linear",)
     default_steps: ClassVar[int] = 100
+    default_sampler: ClassVar[Sampler] = DPMSolver(eta=1.0)
 
     iterations: int = 3
     tolerance: float = 0.03
