@@ -103,25 +103,36 @@ def load(content: Mapping[str, Any], path: Path, schedule: Schedule | None = Non
     """
     tensors = only_tensors(content)
     layout = layout_of(tensors, str(path))
-    key = (layout.width, layout.multipliers, layout.blocks, layout.resampling_blocks)
-    if key not in _KNOWN and schedule is None:
-        warnings.warn(
-            f"{path.name!r} is none of the known models of guided-diffusion, and its tensors do not tell its noise "
-            f"schedule: DDPM's linear one is taken. Say load_prior(..., schedule=...) if it was trained with another "
-            f"(and look at restore.checkpoint.guided_diffusion if its heads are not 64 channels wide)",
-            QualityWarning,
-            stacklevel=4,
-        )
-    # Heads of 64 channels are what all published models have; elsewhere, guided-diffusion's default is 4 heads.
-    widths = [layout.width * m for m, a in zip(layout.multipliers, layout.attention, strict=True) if a]
-    uneven = any(w % 64 for w in [*widths, layout.width * layout.multipliers[-1]])
-    convention = _KNOWN.get(key, Convention(Schedule.linear(), heads=4 if uneven else None))
+    convention = convention_of(layout, path.name, schedule)
     network = build(tensors, layout, convention, str(path))
     config: dict[str, Any] = {"name": path.stem}
     size = _SIZES.get(layout.multipliers)
     if size is not None:
         config["trained_size"] = size
     return Prior(network, schedule or convention.schedule, channels=layout.channels, config=config)
+
+
+def convention_of(layout: Layout, source: str, schedule: Schedule | None) -> Convention:
+    """What the tensors do not tell, by what is known of the published models.
+
+    Args:
+        layout: What they do tell.
+        source: What a warning calls the file.
+        schedule: The schedule, where the caller knows it: then nothing has to be warned of.
+    """
+    key = (layout.width, layout.multipliers, layout.blocks, layout.resampling_blocks)
+    if key not in _KNOWN and schedule is None:
+        warnings.warn(
+            f"{source!r} is none of the known models of guided-diffusion, and its tensors do not tell its noise "
+            f"schedule: DDPM's linear one is taken. Say load_prior(..., schedule=...) if it was trained with another "
+            f"(and look at restore.checkpoint.guided_diffusion if its heads are not 64 channels wide)",
+            QualityWarning,
+            stacklevel=6,
+        )
+    # Heads of 64 channels are what all published models have; elsewhere, guided-diffusion's default is 4 heads.
+    widths = [layout.width * m for m, a in zip(layout.multipliers, layout.attention, strict=True) if a]
+    uneven = any(w % 64 for w in [*widths, layout.width * layout.multipliers[-1]])
+    return _KNOWN.get(key, Convention(Schedule.linear(), heads=4 if uneven else None))
 
 
 def layout_of(tensors: Mapping[str, Tensor], source: str) -> Layout:
@@ -172,8 +183,8 @@ def layout_of(tensors: Mapping[str, Tensor], source: str) -> Layout:
     )
 
 
-def unet_config(layout: Layout) -> dict[str, Any]:
-    """The arguments of the ``UNet2DModel`` that computes the same function."""
+def unet_config(layout: Layout, heads: int | None = None) -> dict[str, Any]:
+    """The arguments of the ``UNet2DModel`` that computes the same function, but for a fixed number of heads."""
     plain = "Resnet{}sampleBlock2D" if layout.resampling_blocks else "{}Block2D"
     down = ["AttnDownBlock2D" if a else plain.format("Down") for a in layout.attention]
     up = ["AttnUpBlock2D" if a else plain.format("Up") for a in reversed(layout.attention)]
@@ -189,7 +200,8 @@ def unet_config(layout: Layout) -> dict[str, Any]:
         "downsample_type": resampling,
         "upsample_type": resampling,
         "resnet_time_scale_shift": "scale_shift" if layout.scale_shift else "default",
-        "attention_head_dim": _HEAD,
+        # Every width is a multiple of 32. Where the number of heads is fixed, it is set afterwards.
+        "attention_head_dim": 32 if heads else _HEAD,
         "norm_num_groups": 32,
         "attn_norm_num_groups": 32,
         "norm_eps": 1e-5,
@@ -214,7 +226,9 @@ def build(tensors: Mapping[str, Tensor], layout: Layout, convention: Convention,
     with torch.device(
         "meta"
     ):  # Names and shapes alone: every tensor comes from the file, none is ever random.
-        folded = FoldedUNet(unet_config(layout), fold=1, norm="group", heads=convention.heads)
+        folded = FoldedUNet(
+            unet_config(layout, convention.heads), fold=1, norm="group", heads=convention.heads
+        )
     network = folded.unet
     shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     # Blocks that do not change the number of channels have no convolution on their shortcut.
