@@ -78,19 +78,20 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def _what_is_wrong(path: Path, archive: bool, message: str) -> str:
-    names = re.findall(r"GLOBAL ([\w.]+)|[Uu]nsupported (?:class|global|type):? ([\w.]+)", message)
-    if names or ("weights_only" in message.lower() and not message.startswith("Invalid")):
-        code = next((name for pair in names for name in pair if name), "")
+    with path.open("rb") as file:
+        start = file.read(2)
+    code = re.search(r"GLOBAL ([\w.]+)", message)
+    # An instruction that torch refuses, in what is a pickle (which begins with this byte), could be one that runs code.
+    if code or ("Unsupported operand" in message and (archive or start[:1] == b"\x80")):
         return (
-            f"would run code while it is read{f' ({code})' if code else ''}: it was refused, and nothing of it was "
+            f"would run code while it is read{f' ({code[1]})' if code else ''}: it was refused, and nothing of it was "
             f"executed. Ask its author for the weights alone (safetensors, or the state_dict), or, if you trust it, "
             f"save them yourself from the program that it belongs to"
         )
-    with path.open("rb") as file:
-        start = file.read(2)
     if start == b"PK" and not archive:
         return "is cut off: fetch it again"
-    return f"is damaged, or no file of torch.save ({message.splitlines()[0] if message else 'empty'}): fetch it again"
+    reason = message.splitlines()[0] if message else "it is empty"
+    return f"is damaged, or no file of torch.save ({reason}): fetch it again"
 
 
 def only_tensors(content: Mapping[str, Any]) -> dict[str, Tensor]:
