@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from restore.quality import QualityWarning as QualityWarning
+from restore.quality import judge
 from restore.schedule import Schedule
 
 Prediction = Literal["epsilon", "sample", "v_prediction", "flow_prediction"]
@@ -121,7 +123,9 @@ class Prior(BasePrior):
         tile: Largest side that goes through the network at once, in pixels; a multiple of ``multiple``, about 512
             by default.
         overlap: How far neighbouring tiles overlap, in pixels; about 64 by default.
-        config: What describes the prior in its saved folder (name, data, licence, ...).
+        config: What describes the prior in its saved folder (name, data, licence, ...). With ``domain``
+            (e.g. ``"faces"``) it says once that it knows nothing else; with ``trained_size`` (a side, or two), a
+            network with attention says once that a picture is of quite another size.
 
     Raises:
         ValueError: If the prediction is not known or the range is empty.
@@ -170,6 +174,8 @@ class Prior(BasePrior):
         self.name = str(self.config.get("name", "prior"))
         self.class_labels: Tensor | None = None
         self.autocast: torch.dtype | None = None
+        self._group = 0  # Which channels of the output are meant: the prediction, or the variance behind it.
+        self._said: set[str] = set()  # Shared by the copies that `with_labels` and its kin make.
 
     # ---------------------------------------------------------------- where and how it runs
 
@@ -217,13 +223,8 @@ class Prior(BasePrior):
         Returns:
             The estimate of the clean image, of the shape and dtype of ``x_t``.
         """
-        if isinstance(t, Tensor):
-            step = torch.tensor([self.schedule.step_of(float(v)) for v in t.reshape(-1)], device=x_t.device)
-            step = step.expand(len(x_t)) if len(step) == 1 else step
-        else:
-            step = torch.full((len(x_t),), self.schedule.step_of(t), device=x_t.device)
         alpha, sigma = self._at(x_t, t)
-        output = self._sized(x_t, step)
+        output = self._sized(x_t, self._steps_of(x_t, t))
         if self.prediction == "sample":
             return output
         if self.prediction == "epsilon":
@@ -232,9 +233,53 @@ class Prior(BasePrior):
             return (alpha * x_t - sigma * output) / (alpha**2 + sigma**2)
         return (x_t - sigma * output) / (alpha + sigma)
 
+    def _steps_of(self, x_t: Tensor, t: float | Tensor) -> Tensor:
+        """The step numbers ``(B,)`` that the network is given."""
+        if isinstance(t, Tensor):
+            step = torch.tensor([self.schedule.step_of(float(v)) for v in t.reshape(-1)], device=x_t.device)
+            return step.expand(len(x_t)) if len(step) == 1 else step
+        return torch.full((len(x_t),), self.schedule.step_of(t), device=x_t.device)
+
+    def variance(self, x_t: Tensor, t: float | Tensor) -> Tensor:
+        """The learned variance of one trained step, ``Var[x_{t - 1/T} | x_t]``, for networks that predict it.
+
+        ``exp(f log beta + (1 - f) log beta~)``, where ``f = (v + 1) / 2`` with the network's ``v``, ``beta`` is
+        the noise added by the step, and ``beta~`` what of it remains if ``x_0`` is known (*Improved Denoising
+        Diffusion Probabilistic Models*, 2021, arXiv:2102.09672). The first step takes the second one's ``beta~``,
+        since its own is 0.
+
+        Args:
+            x_t: Noisy state ``(B, C, H, W)``.
+            t: Time in [1/T, 1], on a trained step; one float, or one per image ``(B,)``.
+
+        Returns:
+            Variances, ``(B, C, H, W)``.
+
+        Raises:
+            ValueError: If the network does not predict it, or a time is between the trained steps.
+        """
+        if _outputs_of(self.network) != 2 * x_t.shape[1]:
+            raise ValueError(f"the network of {self.name!r} predicts no variance")
+        times = torch.as_tensor(t, dtype=torch.float64).reshape(-1).cpu()
+        steps = (times * self.schedule.steps).round()
+        if (steps < 1).any() or ((times * self.schedule.steps - steps).abs() > 1e-6).any():
+            raise ValueError(f"the variance is learned for trained steps, k/{self.schedule.steps}, not t={t}")
+        if self.schedule.steps < 2:
+            raise ValueError("a schedule of one step has no variance to learn")
+        bars = [self.schedule(step / self.schedule.steps)[0] ** 2 for step in (steps, steps - 1)]
+        beta = 1 - bars[0] / bars[1]
+        late = steps.clamp(min=2)
+        bar, before = (self.schedule(step / self.schedule.steps)[0] ** 2 for step in (late, late - 1))
+        rest = (1 - bar / before) * (1 - before) / (1 - bar)
+        behind = copy.copy(self)
+        behind._group = 1
+        share = (behind._sized(x_t, self._steps_of(x_t, t)) + 1) / 2
+        return (share * per_image(beta.log(), x_t) + (1 - share) * per_image(rest.log(), x_t)).exp()
+
     def _sized(self, x: Tensor, step: Tensor) -> Tensor:
         """The network on a picture of any size."""
         height, width = x.shape[-2:]
+        judge(self, height, width)
         bottom, right = -height % self.multiple, -width % self.multiple
         if bottom or right:
             x = _pad(x, bottom, right)
@@ -255,7 +300,8 @@ class Prior(BasePrior):
         with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
             out = self.network(x.to(dtype).contiguous(memory_format=layout), step.float(), **options)
         out = (out if isinstance(out, Tensor) else out.sample).to(x.dtype)
-        return out[:, : x.shape[1]]  # A learned variance, where there is one, lies in the channels behind.
+        # A learned variance, where there is one, lies in the channels behind.
+        return out[:, self._group * x.shape[1] : (self._group + 1) * x.shape[1]]
 
     def _tiled(self, x: Tensor, step: Tensor) -> Tensor:
         """Overlapping tiles, blended with weights that fall linearly towards the tiles' edges."""
@@ -318,6 +364,12 @@ def _ramp(size: int, overlap: int, like: Tensor) -> Tensor:
     inside = torch.minimum(edge, edge.flip(0)) - overlap / 4
     # Not nothing: along the picture's own border there is no other tile.
     return (inside / (overlap / 2)).clamp(1e-4, 1)
+
+
+def _outputs_of(network: nn.Module) -> int | None:
+    """How many channels a diffusers network returns."""
+    value = getattr(getattr(getattr(network, "unet", network), "config", None), "out_channels", None)
+    return value if isinstance(value, int) else None
 
 
 def _channels_of(network: nn.Module) -> int | None:

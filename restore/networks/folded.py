@@ -55,6 +55,10 @@ class FoldedUNet(nn.Module):
             ``fold**2`` times the picture's).
         fold: Side of the squares that are folded; 1 folds nothing.
         norm: ``"pixel"`` replaces every group normalisation by :class:`PixelNorm`; ``"group"`` keeps them.
+        heads: How many heads every attention has, whatever its width (a ``UNet2DModel`` has heads of one width).
+
+    Raises:
+        ValueError: If the kind of normalisation is not known.
 
     Example:
         >>> import torch
@@ -63,17 +67,26 @@ class FoldedUNet(nn.Module):
         torch.Size([1, 3, 16, 24])
     """
 
-    def __init__(self, config: dict[str, Any], fold: int = 2, norm: str = "pixel") -> None:
+    def __init__(
+        self, config: dict[str, Any], fold: int = 2, norm: str = "pixel", heads: int | None = None
+    ) -> None:
         super().__init__()
         from diffusers import UNet2DModel  # Seconds to import: only when a network is built.
 
         if norm not in ("pixel", "group"):
             raise ValueError(f"norm must be 'pixel' or 'group', not {norm!r}")
-        self.config = {"config": dict(config), "fold": fold, "norm": norm}
+        self.config: dict[str, Any] = {"config": dict(config), "fold": fold, "norm": norm}
         self.fold = fold
         self.unet = cast(Any, UNet2DModel(**config))
         if norm == "pixel":
             _replace_group_norms(self.unet)
+        if heads is not None:
+            self.config["heads"] = heads
+            for module in self.unet.modules():
+                if hasattr(
+                    module, "to_q"
+                ):  # The number of heads is how its matrices are cut, not what they are.
+                    module.heads, module.scale = heads, (module.inner_dim // heads) ** -0.5
 
     @property
     def channels(self) -> int:
