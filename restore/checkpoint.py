@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from restore.files import write_atomically
+from restore.memory import precision
 from restore.prior import Prior
 from restore.schedule import Schedule
 
@@ -124,7 +125,14 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     network.load_state_dict(found)
 
 
-def load_prior(source: str | Path, *, device: str | torch.device = "cpu") -> Prior:
+def load_prior(
+    source: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype | None = None,
+    checkpointing: bool = False,
+    compile: bool = False,
+) -> Prior:
     """Loads a prior.
 
     Args:
@@ -132,9 +140,12 @@ def load_prior(source: str | Path, *, device: str | torch.device = "cpu") -> Pri
             :meth:`Prior.save`; a folder of diffusers: a saved ``DDPMPipeline`` or
             ``DDIMPipeline``, or a bare ``UNet2DModel``.
         device: Where to put it.
+        dtype: Type of the weights in memory, ``"float32"`` by default; see :meth:`Prior.with_dtype`.
+        checkpointing: Spend time to save memory in gradients; see :meth:`Prior.with_checkpointing`.
+        compile: Compile the network; see :meth:`Prior.compiled`.
 
     Returns:
-        The prior, in evaluation mode, in float32.
+        The prior, in evaluation mode.
 
     Raises:
         FileNotFoundError: If there is nothing of that name.
@@ -145,6 +156,15 @@ def load_prior(source: str | Path, *, device: str | torch.device = "cpu") -> Pri
         >>> prior.value_range
         (-1.0, 1.0)
     """
+    wanted = None if dtype is None else precision(dtype)  # Refused before anything is read.
+    prior = _read_prior(source)
+    prior = prior if wanted is None else prior.with_dtype(wanted)
+    prior = prior.to(device)
+    prior = prior.with_checkpointing() if checkpointing else prior
+    return prior.compiled() if compile else prior
+
+
+def _read_prior(source: str | Path) -> Prior:
     if not isinstance(source, (str, Path)):
         raise TypeError(
             f"a prior is a name, a folder or a Prior, not a {type(source).__name__}; a network becomes one by "
@@ -152,7 +172,7 @@ def load_prior(source: str | Path, *, device: str | torch.device = "cpu") -> Pri
         )
     folder = _find(source)
     if (folder / "model_index.json").is_file():
-        return _load_pipeline(folder).to(device)
+        return _load_pipeline(folder)
     config = _read_json(folder / CONFIG)
     if config.get("format") == "restore-prior-1":
         needed = ("network", "schedule", "prediction", "value_range", "tile", "overlap")
@@ -172,12 +192,10 @@ def load_prior(source: str | Path, *, device: str | torch.device = "cpu") -> Pri
         load_weights(network, folder / WEIGHTS)
         described = {k: v for k, v in config.items() if k not in (*needed, "format")}
         sizes = {"tile": config["tile"], "overlap": config["overlap"]}
-        return Prior(network, schedule, config["prediction"], (low, high), config=described, **sizes).to(
-            device
-        )
+        return Prior(network, schedule, config["prediction"], (low, high), config=described, **sizes)
     if config.get("_class_name") == "UNet2DModel":
         # A bare network does not say how it was trained: DDPM's schedule is what nearly all of them used.
-        return _from_diffusers(folder, Schedule.linear(), "epsilon", folder.name).to(device)
+        return _from_diffusers(folder, Schedule.linear(), "epsilon", folder.name)
     raise ValueError(
         f"{str(folder / CONFIG)!r} describes no prior: expected a folder written by Prior.save, "
         f"a diffusers DDPM or DDIM pipeline, or a UNet2DModel; its class is {config.get('_class_name')!r}"
@@ -211,13 +229,22 @@ def _load_pipeline(folder: Path) -> Prior:
             f"latent and text-conditioned ones cannot yet"
         )
     config = _read_json(folder / "scheduler" / "scheduler_config.json")
+    prediction = config.get("prediction_type", "epsilon")
+    if config.get("_class_name") == "FlowMatchEulerDiscreteScheduler":
+        # A shift changes the times that it visits, not what the network is shown at a time.
+        schedule = Schedule.flow(config.get("num_train_timesteps", 1000))
+        return _from_diffusers(folder / "unet", schedule, "flow_prediction", folder.name)
+    if prediction not in ("epsilon", "sample", "v_prediction"):
+        raise ValueError(
+            f"unknown prediction_type {prediction!r} in the scheduler's configuration of {folder.name!r}"
+        )
     if "beta_schedule" not in config and config.get("trained_betas") is None:
         raise ValueError(
             f"the scheduler of {str(folder)!r} is a {config.get('_class_name')}: only priors trained with a table "
             f"of betas (DDPMScheduler, DDIMScheduler and their kin) can be loaded"
         )
     schedule = schedule_of_diffusers(config)
-    return _from_diffusers(folder / "unet", schedule, config.get("prediction_type", "epsilon"), folder.name)
+    return _from_diffusers(folder / "unet", schedule, prediction, folder.name)
 
 
 def schedule_of_diffusers(config: dict[str, Any]) -> Schedule:
@@ -259,10 +286,6 @@ def _from_diffusers(folder: Path, schedule: Schedule, prediction: str, name: str
         lacking = [*report["missing_keys"], *report["mismatched_keys"]]
         raise ValueError(
             f"{str(folder)!r} lacks {len(lacking)} of the network's tensors (first: {lacking[0]})"
-        )
-    if prediction not in ("epsilon", "sample", "v_prediction"):
-        raise ValueError(
-            f"unknown prediction_type {prediction!r} in the scheduler's configuration of {name!r}"
         )
     channels = network.config.in_channels
     return Prior(network, schedule, prediction, channels=channels, config={"name": name})  # type: ignore[arg-type]

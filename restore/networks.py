@@ -85,6 +85,14 @@ class FoldedUNet(nn.Module):
         """Heights and widths must be multiples of this."""
         return int(self.fold * 2 ** (len(self.unet.config.block_out_channels) - 1))
 
+    @property
+    def sample_size(self) -> int | tuple[int, ...] | None:
+        """Height and width of the pictures it was trained on, where its configuration tells."""
+        size = self.unet.config.sample_size
+        if size is None:
+            return None
+        return size * self.fold if isinstance(size, int) else tuple(n * self.fold for n in size)
+
     def forward(self, x: Tensor, step: Tensor, class_labels: Tensor | None = None) -> Tensor:
         """The network's output, e.g. the noise.
 

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from restore import memory
 from restore.schedule import Schedule
 
 Prediction = Literal["epsilon", "sample", "v_prediction", "flow_prediction"]
@@ -108,6 +109,10 @@ class Prior(BasePrior):
 
     Pictures of any size work: they are padded by reflection to what the network can take and cropped
     again, and beyond ``tile`` pixels a side they go through the network in overlapping tiles, which bounds the memory.
+    A network with attention is given tiles of the size that it was trained on, where it tells.
+
+    ``prior.save`` writes a prior; ``with_dtype``, ``with_checkpointing`` and ``compiled`` say how the network runs.
+    They, and all that begins with ``with``, give another prior and leave this one as it is.
 
     Args:
         network: The trained network.
@@ -118,10 +123,14 @@ class Prior(BasePrior):
         value_range: The interval of its images, normally (-1, 1).
         channels: Channels of its images; found out from the network where it tells.
         multiple: Heights and widths must be multiples of this; found out from the network where it tells.
-        tile: Largest side that goes through the network at once, in pixels; a multiple of ``multiple``, about 512
-            by default.
-        overlap: How far neighbouring tiles overlap, in pixels; about 64 by default.
+        tile: Largest side that goes through the network at once, in pixels; a multiple of ``multiple``. By default
+            ``trained_size`` where there is one, else about 512.
+        overlap: How far neighbouring tiles overlap, in pixels; about an eighth of a tile by default.
         config: What describes the prior in its saved folder (name, data, licence, ...).
+
+    Attributes:
+        trained_size: Side of the pictures that a network with attention was trained on, in pixels: it sees every
+            picture as a whole, and is at its best with that size. None for other networks, or where it does not tell.
 
     Raises:
         ValueError: If the prediction is not known or the range is empty.
@@ -158,8 +167,10 @@ class Prior(BasePrior):
         self.value_range = (float(low), float(high))
         self.channels = channels if channels is not None else _channels_of(network)
         self.multiple = multiple if multiple is not None else _multiple_of(network)
-        tile = self.multiple * math.ceil(512 / self.multiple) if tile is None else tile
-        overlap = self.multiple * math.ceil(64 / self.multiple) if overlap is None else overlap
+        self.trained_size = _sample_size_of(network) if memory.has_attention(network) else None
+        if tile is None:  # At least three multiples, so that there is room for two overlaps.
+            tile = self.multiple * max(3, math.ceil((self.trained_size or 512) / self.multiple))
+        overlap = self.multiple * math.ceil(tile / 8 / self.multiple) if overlap is None else overlap
         if tile % self.multiple or overlap % self.multiple or not 0 < 2 * overlap < tile:
             raise ValueError(
                 f"tile and overlap must be multiples of {self.multiple} (what the network's sides must be), and tile "
@@ -170,6 +181,7 @@ class Prior(BasePrior):
         self.name = str(self.config.get("name", "prior"))
         self.class_labels: Tensor | None = None
         self.autocast: torch.dtype | None = None
+        self.backend: str | None = None
 
     # ---------------------------------------------------------------- where and how it runs
 
@@ -193,17 +205,102 @@ class Prior(BasePrior):
         conditioned.class_labels = torch.as_tensor(class_labels, dtype=torch.long).reshape(-1)
         return conditioned
 
-    def with_autocast(self, dtype: torch.dtype) -> Prior:
-        """The same prior, with the network's arithmetic in another precision, e.g. ``torch.bfloat16``."""
-        other = copy.copy(self)
-        other.autocast = None if dtype == torch.float32 else dtype
+    def with_autocast(self, dtype: str | torch.dtype) -> Prior:
+        """The same prior, with the network's convolutions and products in another precision; ``float32`` ends that.
+
+        Weights stay as they are, and normalisations in float32. This is what ``solve(..., dtype=)`` does.
+
+        Args:
+            dtype: ``"bfloat16"``, ``"float16"`` or ``"float32"``, or the type of torch.
+        """
+        other, named = copy.copy(self), memory.precision(dtype)
+        other.autocast = None if named == torch.float32 else named
         return other
 
-    def save(self, folder: str | Path) -> Path:
-        """Writes the prior as a folder: ``config.json`` and ``model.safetensors``. See :func:`restore.load_prior`."""
-        from restore.checkpoint import save_prior
+    def with_dtype(self, dtype: str | torch.dtype) -> Prior:
+        """The same prior, with the network's weights and all of its arithmetic in another precision: half the memory.
 
-        return save_prior(self, folder)
+        State and estimate stay in the type of the state. It is a little less exact than :meth:`with_autocast`.
+
+        Args:
+            dtype: ``"bfloat16"``, ``"float16"`` or ``"float32"``, or the type of torch.
+        """
+        return self._with_network(memory.in_dtype(self.network, memory.precision(dtype)))
+
+    def with_checkpointing(self) -> Prior:
+        """The same prior, with less memory for a gradient: activations are computed again instead of kept.
+
+        Results and gradients are the same. A gradient costs one more forward pass, all else what it did.
+
+        Raises:
+            TypeError: If the network is not made of blocks of diffusers.
+        """
+        return self._with_network(memory.checkpointed(self.network))
+
+    def compiled(self, backend: str = "inductor") -> Prior:
+        """The same prior, with the network compiled (``torch.compile``).
+
+        The first call takes a minute or so, and so does the first one of another size, or with a gradient. It pays on a
+        GPU over many calls at one size, hardly on a CPU. PyTorch 2.13 compiles wrong gradients of such networks on a
+        CPU; 2.15 is right.
+
+        Args:
+            backend: A backend of ``torch.compile``.
+        """
+        other = copy.copy(self)
+        other.backend = backend
+        return other._with_network(memory.twin(self.network))
+
+    def _with_network(self, network: nn.Module) -> Prior:
+        other = copy.copy(self)
+        other.network = network
+        if self.backend is not None:
+            network.compile(backend=self.backend)
+        return other
+
+    def size_warning(self, height: int, width: int) -> str | None:
+        """What is to be expected of a picture of another size than the network was trained on; None if nothing is."""
+        trained, padded = self.trained_size, [n + -n % self.multiple for n in (height, width)]
+        if trained is None or padded == [self.multiple * math.ceil(trained / self.multiple)] * 2:
+            return None
+        if max(padded) > self.tile:
+            fate = f"it sees tiles of {self.tile} x {self.tile}, each as if it were a whole picture"
+        else:
+            fate = "it sees the whole at a size it does not know"
+        return (
+            f"the prior {self.name!r} was trained on pictures of {trained} x {trained}, this one is "
+            f"{height} x {width}: {fate}. Results may be worse, most of all those of a prior of one "
+            f"kind of thing, such as faces"
+        )
+
+    def save(self, folder: str | Path, format: Literal["restore", "diffusers"] = "restore") -> Path:
+        """Writes the prior as a folder, which :func:`restore.load_prior` reads.
+
+        Args:
+            folder: Made if it does not exist; files of an earlier save are replaced.
+            format: ``"restore"``: ``config.json`` and ``model.safetensors``. ``"diffusers"``: a ``DDPMPipeline``, see
+                :func:`restore.export.save_pipeline`.
+
+        Raises:
+            TypeError: If the network cannot be described by a configuration.
+            ValueError: If the format is unknown or cannot hold the prior, or the folder holds the other one.
+        """
+        from restore.export import save
+
+        return save(self, folder, format)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = True,
+        token: str | None = None,
+        format: Literal["restore", "diffusers"] = "restore",
+    ) -> str:
+        """Uploads the prior with a model card to the Hugging Face Hub. See :func:`restore.export.push_to_hub`."""
+        from restore.export import push_to_hub
+
+        return push_to_hub(self, repo_id, private=private, token=token, format=format)
 
     # ---------------------------------------------------------------- the function
 
@@ -335,3 +432,11 @@ def _multiple_of(network: nn.Module) -> int:
         return value
     widths = getattr(getattr(network, "config", None), "block_out_channels", None)
     return 2 ** (len(widths) - 1) if widths else 1
+
+
+def _sample_size_of(network: nn.Module) -> int | None:
+    for holder in (getattr(network, "config", None), network):
+        value = getattr(holder, "sample_size", None)
+        if value is not None:
+            return int(max(value) if isinstance(value, (tuple, list)) else value)
+    return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import operator as operator_
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,6 +22,7 @@ from torch import Tensor
 from operators import Blur, Downsample, Grayscale, Identity, LinearOperator, Mask, Operator
 from restore.checkpoint import load_prior
 from restore.images import ImageFormat, to_batch
+from restore.memory import precision
 from restore.methods import REGISTRY, as_method, options_of
 from restore.methods.base import Method, Problem
 from restore.prior import BasePrior, Prior
@@ -149,6 +151,7 @@ def solve(
     where = _device(device, prior, batch)
     denoiser = prior if isinstance(prior, BasePrior) else load_prior(prior)
     _check_prior(denoiser, shape, batch, operator)
+    _warn_of_size(denoiser, shape)
     denoiser = denoiser.to(where)
     if dtype is not None:
         denoiser = _in_precision(denoiser, dtype)
@@ -222,6 +225,7 @@ def sample(
     denoiser = prior if isinstance(prior, BasePrior) else load_prior(prior)
     if denoiser.channels not in (None, shape[1]):
         raise ValueError(f"{denoiser.name!r} makes pictures of {denoiser.channels} channels, not {shape[1]}")
+    _warn_of_size(denoiser, shape)
     where = _device(device, prior, torch.empty(0))
     denoiser = denoiser.to(where)
     if class_labels is not None:
@@ -402,6 +406,12 @@ def _check_prior(prior: BasePrior, shape: tuple[int, ...], y: Tensor, operator: 
         )
 
 
+def _warn_of_size(prior: BasePrior, shape: Sequence[int]) -> None:
+    message = prior.size_warning(*shape[-2:]) if isinstance(prior, Prior) else None
+    if message is not None:
+        warnings.warn(message, stacklevel=3)
+
+
 def _with_labels_of(prior: BasePrior, index: Tensor) -> BasePrior:
     """The prior for some images of the batch: its class labels follow them, where there is one per image."""
     if not isinstance(prior, Prior) or prior.class_labels is None or len(prior.class_labels) == 1:
@@ -458,9 +468,7 @@ def _device(device: str | torch.device | None, prior: str | Path | BasePrior, y:
 
 
 def _in_precision(prior: BasePrior, dtype: str | torch.dtype) -> BasePrior:
-    named = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if named not in (torch.float32, torch.bfloat16, torch.float16):
-        raise ValueError(f"dtype must be 'float32', 'bfloat16' or 'float16', not {dtype!r}")
+    named = precision(dtype)
     if not isinstance(prior, Prior):
         raise TypeError(f"{prior.name!r} has no network whose precision could be chosen: leave dtype out")
     return prior.with_autocast(named)
