@@ -41,10 +41,10 @@ class PixelNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, H, W)`` to the same shape."""
+        """``(B, C, H, W)``, or ``(B, C, N)`` in attention, to the same shape."""
         # In channels_last memory this permutation is free and the normalised axis is contiguous.
-        y = F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), self.weight, self.bias, self.eps)
-        return y.permute(0, 3, 1, 2)
+        y = F.layer_norm(x.movedim(1, -1), (x.shape[1],), self.weight, self.bias, self.eps)
+        return y.movedim(-1, 1)
 
 
 class FoldedUNet(nn.Module):
