@@ -99,9 +99,7 @@ def test_the_checks_themselves():
     assert imports(tree, "p.q") == always | {"shown", "lazy", "lazy.late"}
     assert {"restore", "restore.methods.base", "operators.mask"} <= MODULES.keys()
     assert "restore.schedule" in modules_imported("restore.prior")
-    assert "restore.checkpoint" in modules_imported("restore.prior") - modules_imported(
-        "restore.prior", False
-    )
+    assert "restore.export" in modules_imported("restore.prior") - modules_imported("restore.prior", False)
 
 
 # ------------------------------------------------------------------------------------------- layers

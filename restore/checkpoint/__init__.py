@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from restore.checkpoint.diffusers import schedule_of_diffusers
 from restore.checkpoint.files import CONFIG as CONFIG
-from restore.checkpoint.load import _find as _find
 from restore.checkpoint.load import load_prior
 from restore.checkpoint.native import WEIGHTS as WEIGHTS
 from restore.checkpoint.native import build_network, describe_network, load_weights, save_prior
-from restore.files import write_atomically as write_atomically
 
 __all__ = [
     "build_network",

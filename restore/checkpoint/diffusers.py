@@ -14,6 +14,7 @@ from restore.schedule import Schedule
 
 INDEX = "model_index.json"
 SCHEDULER = "scheduler_config.json"
+FLOW = "FlowMatchEulerDiscreteScheduler"
 
 
 def check_pipeline(folder: Path, name: str) -> None:
@@ -46,10 +47,11 @@ def load_pipeline(folder: Path, name: str) -> Prior:
     config = read_json(
         nested if nested.is_file() or not (folder / SCHEDULER).is_file() else folder / SCHEDULER
     )
-    if "beta_schedule" not in config and config.get("trained_betas") is None:
+    flow = config.get("_class_name") == FLOW
+    if not flow and "beta_schedule" not in config and config.get("trained_betas") is None:
         raise ValueError(
             f"the scheduler of {name!r} is a {config.get('_class_name')}: only priors trained with a table "
-            f"of betas (DDPMScheduler, DDIMScheduler and their kin) can be loaded"
+            f"of betas (DDPMScheduler, DDIMScheduler and their kin), or as a flow ({FLOW}), can be loaded"
         )
     unet = folder / "unet"
     return load_unet(unet if unet.is_dir() or not (folder / CONFIG).is_file() else folder, name, config)
@@ -118,6 +120,9 @@ def _training_of(folder: Path, name: str, scheduler: dict[str, Any] | None) -> t
     """With which schedule a network was trained, and what it predicts."""
     if scheduler is None:
         scheduler = read_json(folder / SCHEDULER) if (folder / SCHEDULER).is_file() else {}
+    if scheduler.get("_class_name") == FLOW:
+        # A shift changes the times that it visits, not what the network is shown at a time.
+        return Schedule.flow(scheduler.get("num_train_timesteps", 1000)), "flow_prediction"
     prediction = scheduler.get("prediction_type", "epsilon")
     if prediction not in ("epsilon", "sample", "v_prediction"):
         raise ValueError(
@@ -127,10 +132,8 @@ def _training_of(folder: Path, name: str, scheduler: dict[str, Any] | None) -> t
 
 
 def _prior(network: Any, schedule: Schedule, prediction: str, name: str) -> Prior:
-    config = {"name": name}
-    if network.config.sample_size is not None:
-        config["trained_size"] = network.config.sample_size
-    return Prior(network, schedule, prediction, channels=network.config.in_channels, config=config)  # type: ignore[arg-type]
+    channels = network.config.in_channels
+    return Prior(network, schedule, prediction, channels=channels, config={"name": name})  # type: ignore[arg-type]
 
 
 def schedule_of_diffusers(config: dict[str, Any]) -> Schedule:

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from restore.checkpoint.files import check_tensors, only_tensors
-from restore.prior import Prior, QualityWarning
+from restore.prior import Prior
+from restore.quality import QualityWarning
 from restore.schedule import Schedule
 
 # Sizes that guided-diffusion and improved-diffusion choose these multipliers for.
@@ -105,11 +106,8 @@ def load(content: Mapping[str, Any], path: Path, schedule: Schedule | None = Non
     layout = layout_of(tensors, str(path))
     convention = convention_of(layout, path.name, schedule)
     network = build(tensors, layout, convention, str(path))
-    config: dict[str, Any] = {"name": path.stem}
-    size = _SIZES.get(layout.multipliers)
-    if size is not None:
-        config["trained_size"] = size
-    return Prior(network, schedule or convention.schedule, channels=layout.channels, config=config)
+    trained = schedule or convention.schedule
+    return Prior(network, trained, channels=layout.channels, config={"name": path.stem})
 
 
 def convention_of(layout: Layout, source: str, schedule: Schedule | None) -> Convention:
@@ -127,7 +125,7 @@ def convention_of(layout: Layout, source: str, schedule: Schedule | None) -> Con
             f"schedule: DDPM's linear one is taken. Say load_prior(..., schedule=...) if it was trained with another "
             f"(and look at restore.checkpoint.guided_diffusion if its heads are not 64 channels wide)",
             QualityWarning,
-            stacklevel=6,
+            stacklevel=7,  # Who called load_prior.
         )
     # Heads of 64 channels are what all published models have; elsewhere, guided-diffusion's default is 4 heads.
     widths = [layout.width * m for m, a in zip(layout.multipliers, layout.attention, strict=True) if a]
@@ -223,9 +221,8 @@ def build(tensors: Mapping[str, Tensor], layout: Layout, convention: Convention,
     """
     from restore.networks import FoldedUNet
 
-    with torch.device(
-        "meta"
-    ):  # Names and shapes alone: every tensor comes from the file, none is ever random.
+    # Names and shapes alone: every tensor comes from the file, none is ever random.
+    with torch.device("meta"):
         folded = FoldedUNet(
             unet_config(layout, convention.heads), fold=1, norm="group", heads=convention.heads
         )

@@ -41,10 +41,10 @@ class PixelNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, H, W)`` to the same shape."""
+        """``(B, C, H, W)``, or ``(B, C, N)`` in attention, to the same shape."""
         # In channels_last memory this permutation is free and the normalised axis is contiguous.
-        y = F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), self.weight, self.bias, self.eps)
-        return y.permute(0, 3, 1, 2)
+        y = F.layer_norm(x.movedim(1, -1), (x.shape[1],), self.weight, self.bias, self.eps)
+        return y.movedim(-1, 1)
 
 
 class FoldedUNet(nn.Module):
@@ -83,9 +83,8 @@ class FoldedUNet(nn.Module):
         if heads is not None:
             self.config["heads"] = heads
             for module in self.unet.modules():
-                if hasattr(
-                    module, "to_q"
-                ):  # The number of heads is how its matrices are cut, not what they are.
+                # The number of heads is how its matrices are cut, not what they are.
+                if hasattr(module, "to_q"):
                     module.heads, module.scale = heads, (module.inner_dim // heads) ** -0.5
 
     @property
@@ -97,6 +96,14 @@ class FoldedUNet(nn.Module):
     def multiple(self) -> int:
         """Heights and widths must be multiples of this."""
         return int(self.fold * 2 ** (len(self.unet.config.block_out_channels) - 1))
+
+    @property
+    def sample_size(self) -> int | tuple[int, ...] | None:
+        """Height and width of the pictures it was trained on, where its configuration tells."""
+        size = self.unet.config.sample_size
+        if size is None:
+            return None
+        return size * self.fold if isinstance(size, int) else tuple(n * self.fold for n in size)
 
     def forward(self, x: Tensor, step: Tensor, class_labels: Tensor | None = None) -> Tensor:
         """The network's output, e.g. the noise.
