@@ -16,7 +16,7 @@ from toys import OneStream
 
 import restore
 from restore.methods.base import Method, Problem
-from restore.networks import FoldedUNet
+from restore.networks import FoldedUNet, RMSUNet
 from restore.prior import Prior
 from restore.samplers import as_sampler
 from restore.schedule import Schedule
@@ -161,6 +161,22 @@ def test_a_folded_network_that_folds_nothing_is_a_plain_one(tmp_path):
     same_prior(again, prior)
 
 
+def folding_nothing(heads, **changes):
+    config = {k: v for k, v in unet(attention_head_dim=4, **changes).config.items() if not k.startswith("_")}
+    return Prior(FoldedUNet(config, fold=1, norm="group", heads=heads), Schedule.linear(50, 1e-3, 0.1))
+
+
+def test_a_number_of_heads_that_is_that_of_the_width_is_kept(tmp_path):
+    """Heads of 4 channels, where 16 channels attend: 4 heads."""
+    prior = folding_nothing(heads=4)
+    same_prior(restore.load_prior(prior.save(tmp_path, format="diffusers")), prior)
+
+
+def test_a_learned_variance_inside_a_folded_network_is_told(tmp_path):
+    folder = folding_nothing(heads=None, out_channels=6).save(tmp_path, format="diffusers")
+    assert DDPMPipeline.from_pretrained(folder).scheduler.config.variance_type == "learned_range"
+
+
 class Convolution(torch.nn.Conv2d):
     def forward(self, x, step):
         return super().forward(x)
@@ -178,6 +194,12 @@ class Convolution(torch.nn.Conv2d):
             lambda: Prior(Convolution(3, 3, 1), Schedule.linear()),
             TypeError,
             "holds a UNet2DModel, not a Conv",
+        ),
+        (lambda: folding_nothing(heads=2), ValueError, "no network like this FoldedUNet: .* has 2 heads"),
+        (
+            lambda: Prior(RMSUNet(8, (8, 8), [{"full": True, "heads": 2, "width": 4, "memory": 4}]), Schedule.linear()),
+            TypeError,
+            "holds a UNet2DModel, not a RMSUNet; save the prior without format=",
         ),
         (
             lambda: Prior(unet(num_class_embeds=4), Schedule.linear()),

@@ -12,7 +12,7 @@ import torch
 import restore
 from restore.checkpoint import guided_diffusion as gd
 from restore.networks import FoldedUNet
-from restore.prior import QualityWarning
+from restore.quality import QualityWarning
 from restore.schedule import Schedule
 
 CASES = {

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import json
 import os
 import shutil
 import socket
-import warnings
 
 import pytest
 import torch
-from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from diffusers import DDPMPipeline, DDPMScheduler
 from safetensors.torch import load_file, save_file
 from test_checkpoint import Trap, edit, noise, pretend, unet
 
 import restore
 from restore.checkpoint.hub import fetch, is_hub_id
 from restore.networks import photo_unet
-from restore.prior import Prior, QualityWarning
+from restore.prior import Prior
 from restore.schedule import Schedule
 
 # ------------------------------------------------------------------------------------------- files
@@ -43,11 +41,7 @@ def test_a_file_with_its_config_beside_it(bare, name):
     x = noise(1, 3, 8, 8)
     with torch.no_grad():
         torch.testing.assert_close(prior.epsilon(x, 0.3), network(x, 299).sample, rtol=1e-3, atol=1e-3)
-    assert (prior.name, prior.schedule, prior.config["trained_size"]) == (
-        name.split(".")[0],
-        Schedule.linear(),
-        8,
-    )
+    assert (prior.name, prior.schedule, prior.trained_size) == (name.split(".")[0], Schedule.linear(), (8, 8))
 
 
 @pytest.mark.parametrize("key", ["ema", "state_dict", "model"])
@@ -394,100 +388,3 @@ def test_a_folder_comes_before_the_hub(hub, monkeypatch, tmp_path):
     assert restore.load_prior("mine/ddpm").name == "ddpm"
     with pytest.raises(FileNotFoundError, match="no prior 'mine/dppm'"):  # A slip, in a folder that is there.
         restore.load_prior("mine/dppm")
-
-
-# ------------------------------------------------------------------------------------------- size and domain
-
-
-def trained_at(size, *, attention=True, **config):
-    blocks = (
-        {} if attention else {"down_block_types": ["DownBlock2D"] * 2, "up_block_types": ["UpBlock2D"] * 2}
-    )
-    network = unet(sample_size=size, **blocks, add_attention=attention)
-    return Prior(network, Schedule.linear(), config={"name": "p", "trained_size": size, **config}, tile=512)
-
-
-def said(function):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        function()
-    return [str(w.message) for w in caught if issubclass(w.category, QualityWarning)]
-
-
-@pytest.mark.parametrize(
-    ("size", "expected"),
-    [((16, 16), 0), ((16, 23), 0), ((11, 16), 0), ((16, 25), 1), ((10, 16), 1), ((64, 64), 1)],
-)
-def test_a_picture_of_quite_another_size_is_warned_of_once(size, expected):
-    prior = trained_at(16)
-    x = noise(1, 3, *size)
-    messages = said(
-        lambda: [prior(x, 0.5), prior(x, 0.4), copy.copy(prior).with_autocast(torch.float32)(x, 0.3)]
-    )
-    assert len(messages) == expected
-    if expected:
-        assert f"trained at 16 x 16 pixels and has attention, which sees {size[0]} x {size[1]}" in messages[0]
-
-
-def test_networks_of_convolutions_take_any_size():
-    assert said(lambda: trained_at(16, attention=False)(noise(1, 3, 64, 64), 0.5)) == []
-
-
-def test_tiles_of_the_right_size_are_fine():
-    prior = trained_at(16)
-    prior.tile, prior.overlap = 16, 4
-    assert said(lambda: prior(noise(1, 3, 40, 16), 0.5)) == []
-
-
-def test_a_256_model_on_another_size(tmp_path):
-    """It pads to what the network takes, and crops again."""
-    unet(sample_size=256, block_out_channels=(8, 8, 16), norm_num_groups=4, **DEEP).save_pretrained(tmp_path)
-    prior = restore.load_prior(tmp_path)
-    assert (prior.config["trained_size"], prior.multiple) == (256, 4)
-    x = noise(1, 3, 299, 501)
-    with pytest.warns(QualityWarning, match="trained at 256 x 256 .* sees 299 x 501"):
-        out = prior.epsilon(x, 0.5)
-    assert out.shape == x.shape
-    padded = torch.nn.functional.pad(x, (0, 3, 0, 1), mode="reflect")
-    with torch.no_grad():
-        expected = prior.network(padded, 499).sample[..., :299, :501]
-    torch.testing.assert_close(out, expected, rtol=1e-3, atol=1e-3)
-
-
-DEEP = {
-    "down_block_types": ("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
-    "up_block_types": ("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
-}
-
-
-@pytest.mark.parametrize(
-    ("name", "domain"),
-    [
-        ("ffhq_10m", "faces"),
-        ("ddpm-celebahq-256", "faces"),
-        ("ddpm-ema-church-256", "churches"),
-        ("ddpm-cat-256", "cats"),
-        ("ddpm-bedroom-256", "bedrooms"),
-        ("ddpm-cifar10-32", None),
-        ("256x256_diffusion_uncond", None),
-        ("concatenated", None),
-    ],
-)
-def test_a_model_of_one_kind_of_picture_says_so(tmp_path, name, domain):
-    UNet2DModel.save_pretrained(unet(), tmp_path / name)
-    prior = restore.load_prior(tmp_path / name)
-    assert prior.config.get("domain") == domain
-    messages = said(lambda: [prior(noise(1, 3, 8, 8), t) for t in (0.5, 0.4)])
-    assert messages == (
-        [f"the prior {name!r} knows {domain} only: what it adds to other pictures will look like {domain}"]
-        if domain
-        else []
-    )
-    again = restore.load_prior(prior.save(tmp_path / "ours"))
-    assert again.config.get("domain") == domain
-
-
-def test_a_domain_that_was_written_down_stays(tmp_path):
-    prior = Prior(photo_unet((8, 8)), Schedule.linear(), config={"name": "cat", "domain": "lions"})
-    assert restore.load_prior(prior.save(tmp_path)).config["domain"] == "lions"
-    assert json.loads((tmp_path / "config.json").read_text())["domain"] == "lions"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 import weakref
 from pathlib import Path
 
@@ -346,12 +345,12 @@ def test_buffers_are_converted_and_kept():
 @pytest.mark.parametrize(
     ("network", "expected"),
     [
-        (lambda: unet(sample_size=256), (256, 256, 32)),
-        (lambda: unet(sample_size=(64, 96)), (96, 96, 12)),
-        (lambda: unet(sample_size=30, block_out_channels=(8, 8)), (30, 30, 4)),
-        (lambda: unet(sample_size=4), (4, 6, 2)),  # Room for two overlaps.
+        (lambda: unet(sample_size=256), ((256, 256), 256, 32)),
+        (lambda: unet(sample_size=(64, 96)), ((64, 96), 96, 12)),
+        (lambda: unet(sample_size=30, block_out_channels=(8, 8)), ((30, 30), 30, 4)),
+        (lambda: unet(sample_size=4), ((4, 4), 6, 2)),  # Room for two overlaps.
         (lambda: unet(sample_size=None), (None, 512, 64)),
-        (folded_with_attention, (16, 16, 4)),  # 8 folded pixels.
+        (folded_with_attention, ((16, 16), 16, 4)),  # 8 folded pixels.
         (lambda: photo_unet((8, 8)), (None, 512, 64)),
         (
             lambda: unet(
@@ -385,22 +384,3 @@ def test_tiles_of_attention_are_pictures_of_their_own():
     whole = Prior(prior.network, Schedule.linear(), tile=64)
     assert torch.equal(whole(x[..., :32], 0.4), left)
     assert float((whole(x, 0.4) - out).abs().max()) > 1e-5
-
-
-def test_a_prior_of_one_size_takes_others_and_warns():
-    prior = Prior(unet(sample_size=16), Schedule.linear(), config={"name": "faces"})
-    sizes = []
-    prior.network.register_forward_pre_hook(lambda _, args: sizes.append(max(args[0].shape[-2:])))
-    options = {"steps": 1, "seed": 0, "progress": False}
-    with pytest.warns(
-        UserWarning, match=r"'faces' was trained on .*16 x 16, this one is 19 x 31: it sees tiles"
-    ):
-        assert restore.sample(prior, (1, 3, 19, 31), **options).shape == (1, 3, 19, 31)
-    assert max(sizes) == 16
-    mask = restore.Mask(torch.ones(9, 12))
-    with pytest.warns(UserWarning, match="this one is 9 x 12: it sees the whole at a size it does not know"):
-        restore.solve(torch.ones(1, 3, 9, 12), mask, "ddnm", prior=prior, **options)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        restore.sample(prior, (1, 3, 15, 16), **options)  # What is padded to the size is of the size.
-        restore.sample(small_prior(), (1, 3, 19, 31), **options)
