@@ -197,7 +197,9 @@ class Convolution(torch.nn.Conv2d):
         ),
         (lambda: folding_nothing(heads=2), ValueError, "no network like this FoldedUNet: .* has 2 heads"),
         (
-            lambda: Prior(RMSUNet(8, (8, 8), [{"full": True, "heads": 2, "width": 4, "memory": 4}]), Schedule.linear()),
+            lambda: Prior(
+                RMSUNet(8, (8, 8), [{"full": True, "heads": 2, "width": 4, "memory": 4}]), Schedule.linear()
+            ),
             TypeError,
             "holds a UNet2DModel, not a RMSUNet; save the prior without format=",
         ),

@@ -77,7 +77,9 @@ def test_networks_of_convolutions_take_any_size():
 def test_solve_and_sample_say_it_before_the_first_call():
     prior, sizes = trained_at(16), []
     prior.network.register_forward_pre_hook(lambda _, args: sizes.append(max(args[0].shape[-2:])))
-    with pytest.warns(QualityWarning, match=r"'p' was trained on .*16 x 16, this one is 19 x 31: it sees tiles") as w:
+    with pytest.warns(
+        QualityWarning, match=r"'p' was trained on .*16 x 16, this one is 19 x 31: it sees tiles"
+    ) as w:
         assert restore.sample(prior, (1, 3, 19, 31), **FAST).shape == (1, 3, 19, 31)
     assert [warning.filename for warning in w] == [__file__]  # Once, for all tiles, and it points here.
     assert max(sizes) == 16
@@ -89,9 +91,10 @@ def test_solve_and_sample_say_it_before_the_first_call():
         restore.solve(y, mask, "ddnm", prior=prior, **{**FAST, "steps": 3})
         restore.sample(prior, (1, 3, 15, 16), **FAST)
     sizes.clear()
-    with pytest.raises(QualityWarning), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("error")
-        restore.sample(prior, (1, 3, 40, 40), **FAST)
+        with pytest.raises(QualityWarning):
+            restore.sample(prior, (1, 3, 40, 40), **FAST)
     assert sizes == []
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from restore.checkpoint.files import CONFIG, fill, only_tensors, read_json
+from restore.checkpoint.files import CONFIG, fill, only_tensors, read_checkpoint, read_json
 from restore.prior import Prior
 from restore.schedule import Schedule
 
@@ -73,6 +73,8 @@ def load_unet(folder: Path, name: str, scheduler: dict[str, Any] | None = None) 
     try:
         network, report = UNet2DModel.from_pretrained(folder, local_files_only=True, output_loading_info=True)
     except (OSError, ValueError) as error:
+        for file in folder.glob("*.bin"):
+            read_checkpoint(file)  # It tells better what is wrong with a file of torch.
         raise ValueError(f"{str(folder)!r} is damaged, or was not copied whole: {error}") from error
     lacking = [*report["missing_keys"], *report["mismatched_keys"]]
     if lacking:

@@ -47,7 +47,7 @@ def load_prior(
             * a name of :mod:`restore.zoo`, once ``restore zoo get NAME`` has fetched it;
             * a folder written by :meth:`Prior.save`;
             * a folder of diffusers: a saved ``DDPMPipeline`` or ``DDIMPipeline``, or a bare ``UNet2DModel``;
-            * ``"owner/name"``, any other such folder on the Hugging Face hub, which is fetched once into the hub's cache;
+            * ``"owner/name"``, any other such folder on the Hugging Face hub, fetched once into the hub's cache;
             * a ``.pt`` of guided-diffusion: OpenAI's for ImageNet of 64 to 256 pixels, DPS's ``ffhq_10m.pt``, and
               others of this architecture;
             * a ``.pt`` of the trainer of denoising-diffusion-pytorch, version 2;
