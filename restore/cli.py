@@ -158,6 +158,13 @@ def sample(args: argparse.Namespace) -> None:
     print("wrote", args.output)
 
 
+def benchmark(args: argparse.Namespace) -> None:
+    """Runs priors and methods on the standard tasks, beside the classical tools."""
+    from restore.benchmark.command import run
+
+    run(args)
+
+
 def methods(args: argparse.Namespace) -> None:
     """Lists the methods."""
     from restore.methods import table
@@ -227,6 +234,8 @@ def _attributes(docstring: str) -> dict[str, str]:
 
 def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     """The parser of the ``restore`` command, or, under the name ``prog``, of a script for one of its commands."""
+    from restore.benchmark.command import add_options as benchmark_options
+
     parser = argparse.ArgumentParser(
         prog="restore",
         description="Repair pictures with a diffusion prior. `restore COMMAND --help` tells more.",
@@ -269,6 +278,7 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     sub.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
     training_options(command("train", train))
+    benchmark_options(command("benchmark", benchmark))
     command("methods", methods).set_defaults(output=None)
     sub = command("zoo", zoo)
     sub.set_defaults(output=None)
@@ -289,7 +299,7 @@ def guarded(run: Callable[[], object]) -> int:
         return 2
     except KeyboardInterrupt:
         print(
-            "\nstopped; a training has saved its state and goes on with --resume, a download with the same command",
+            "\nstopped; a training goes on with --resume, a benchmark or a download with the same command",
             file=sys.stderr,
         )
         return 130
@@ -306,7 +316,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
     args = build_parser(prog).parse_args(arguments)
 
     def run() -> None:
-        if args.output is not None and args.command != "train":
+        if args.output is not None and args.command not in ("train", "benchmark"):
             from restore.images import known_suffix
 
             known_suffix(args.output)  # Now, and not when the work is done.

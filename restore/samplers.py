@@ -56,7 +56,8 @@ class Sampler(abc.ABC):
         return mean + std * noise(mean) if std else mean
 
     def reorder(self, index: Tensor) -> None:
-        """Makes what is remembered follow the states, where row ``i`` of them has become row ``index[i]``."""
+        """Makes what is remembered follow the states, whose row ``i`` is now what row ``index[i]`` was."""
+        return  # Most remember nothing.
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 import restore
 from operators import Blur, Downsample, Grayscale, LinearOperator, Mask, gaussian_kernel
 from restore.analytic import GaussianPrior, operator_matrix, smooth_covariance
-from restore.methods import DDNM, DDRM, DiffPIR, PiGDM, Problem
+from restore.methods import DDNM, DDRM, DPS, MMPS, TMPD, DiffPIR, PiGDM, Problem
 from restore.randomness import Randomness
 
 SIZE = (6, 5)
@@ -152,23 +152,26 @@ def test_diffpir_follows_its_formula(operator, channels, noise):
 
 
 @pytest.mark.parametrize(
-    ("method", "mean_error", "low", "high"),
+    ("method", "steps", "mean_error", "low", "high"),
     [
         # The bounds catch a factor of two in any coefficient; what remains is each method's own approximation.
-        (PiGDM(variance=0.25), 0.16, 0.45, 1.3),
-        (DDNM(), 0.16, 0.65, 1.2),
-        (DDRM(), 0.16, 0.65, 1.2),
-        (DiffPIR(), 0.25, 0.7, 1.4),
+        (PiGDM(variance=0.25), 100, 0.16, 0.45, 1.3),
+        (DDNM(), 100, 0.16, 0.65, 1.2),
+        (DDRM(), 20, 0.35, 0.4, 1.3),
+        (DiffPIR(), 100, 0.25, 0.7, 1.6),
+        (DPS(), 100, 0.1, 0.65, 1.2),
+        (TMPD(), 100, 0.16, 0.6, 1.3),
+        (MMPS(), 20, 0.05, 0.9, 1.1),
     ],
     ids=lambda v: getattr(v, "name", None),
 )
-def test_draws_come_near_the_exact_posterior(method, mean_error, low, high):
+def test_draws_come_near_the_exact_posterior(method, steps, mean_error, low, high):
     prior = prior_of()
     operator, noise = operators()[0][0], 0.05
     y = measured(prior, operator, noise)[0]
     exact = prior.posterior(y, operator, noise)
     draws = restore.solve(
-        y, operator, method, prior=prior, noise=noise, steps=100, samples=500, seed=0, progress=False
+        y, operator, method, prior=prior, noise=noise, steps=steps, samples=500, seed=0, progress=False
     )
     kept = operator.mask[0].bool()
     error = (draws.mean(0) - exact.mean).abs() / 0.5

@@ -192,8 +192,10 @@ ABOVE = {
     "restore.metrics": {"restore.methods", "restore.solve", "restore.training", "restore.cli"},
     "restore.plots": {"restore.methods", "restore.solve", "restore.training", "restore.cli"},
     "restore.analytic": {"restore.methods", "restore.solve", "restore.training", "restore.cli"},
-    "restore.solve": {"restore.training", "restore.data", "restore.cli"},
-    "restore.training": {"restore.cli"},
+    "restore.solve": {"restore.training", "restore.data", "restore.benchmark", "restore.cli"},
+    "restore.tasks": {"restore.training", "restore.data", "restore.benchmark", "restore.cli"},
+    "restore.training": {"restore.benchmark", "restore.cli"},
+    "restore.benchmark": {"restore.training", "restore.cli"},
 }
 
 

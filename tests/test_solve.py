@@ -22,9 +22,9 @@ from operators import (
     gaussian_kernel,
     random_mask,
 )
-from restore.methods import DPS, REGISTRY, Method, RePaint, SDEdit
+from restore.methods import DPS, REGISTRY, Method, RePaint, SDEdit, as_method, as_method
 from restore.prior import Prior
-from restore.samplers import DDIM, DDPM
+from restore.samplers import DDIM, DDPM, DPMSolver
 from restore.schedule import Schedule
 
 restore_solve = __import__("sys").modules["restore.solve"]  # the module; `restore.solve` is the function
@@ -265,7 +265,8 @@ CASES = [
 def test_an_image_does_not_depend_on_its_batch_bit_for_bit(operator, method, noise, pixels, monkeypatch):
     """Alone, in a batch of five, with three draws of each, in parts: the same bits."""
     # A gradient keeps the network's activations: an eighth as many pixels are worked on at once.
-    share = 8 if (method if isinstance(method, Method) else REGISTRY[method]).gradient else 1
+    chosen = as_method(method)
+    share = chosen.states_per_draw * (8 if chosen.gradient else 1)
     if pixels is not None:
         monkeypatch.setitem(restore_solve.PIXELS_AT_ONCE, "cpu", pixels * share)
     y, physics = torch.rand(5, 3, 3, 4), operator(5)
@@ -274,9 +275,9 @@ def test_an_image_does_not_depend_on_its_batch_bit_for_bit(operator, method, noi
     prior = PixelPrior()
     together = solve(y, physics, method, seed=seeds, samples=3, noise=noise or 0.0, prior=prior)
     if pixels is not None:
-        assert max(prior.batches) == max(1, pixels // 12)
+        assert max(prior.batches) == max(1, pixels // 12) * chosen.states_per_draw
     else:
-        assert set(prior.batches) == {15}
+        assert set(prior.batches) == {15 * chosen.states_per_draw}
     monkeypatch.undo()
     for i in (0, 3):
         own = physics.select(torch.tensor([i]))
@@ -296,10 +297,10 @@ def test_images_with_one_seed_have_the_same_noise():
 
 def test_seeds():
     y = torch.rand(3, 3, 4)
-    assert torch.equal(solve(y, seed=0), solve(y, seed=0))
-    assert not torch.equal(solve(y, seed=0), solve(y, seed=1))
-    many = solve(y, seed=0, samples=4)
-    assert torch.equal(many[0], solve(y, seed=0))
+    assert torch.equal(solve(y, MASK, seed=0), solve(y, MASK, seed=0))
+    assert not torch.equal(solve(y, MASK, seed=0), solve(y, MASK, seed=1))
+    many = solve(y, MASK, seed=0, samples=4)
+    assert torch.equal(many[0], solve(y, MASK, seed=0))
     assert not torch.equal(many[0], many[1])
 
 
@@ -432,10 +433,11 @@ def test_steps_are_the_methods_own_unless_given(method):
 
 def test_the_sampler_by_name_and_as_an_object():
     y = torch.rand(3, 3, 4)
-    assert torch.equal(solve(y, sampler="ddim"), solve(y, sampler=DDIM(0.0)))
-    assert torch.equal(solve(y, sampler="ddpm"), solve(y, sampler=DDPM()))
-    assert torch.equal(solve(y), solve(y, sampler="ddpm"))
-    assert not torch.equal(solve(y, sampler="ddim"), solve(y, sampler="ddpm"))
+    assert torch.equal(solve(y, MASK, sampler="ddim"), solve(y, MASK, sampler=DDIM(0.0)))
+    assert torch.equal(solve(y, MASK, sampler="ddpm"), solve(y, MASK, sampler=DDPM()))
+    assert torch.equal(solve(y, MASK, sampler="dpm++"), solve(y, MASK, sampler=DPMSolver(0.0)))
+    assert torch.equal(solve(y, MASK), solve(y, MASK, sampler="ddpm"))
+    assert not torch.equal(solve(y, MASK, sampler="ddim"), solve(y, MASK, sampler="ddpm"))
 
 
 def test_options_reach_the_method():
@@ -537,7 +539,7 @@ MISUSE = {
     "y with channels last": ({"y": torch.rand(20, 30, 3)}, ValueError, "permute"),
     "unknown method": ({"method": "ddnm++"}, ValueError, r"unknown method 'ddnm\+\+'; known are .*repaint"),
     "method of no kind": ({"method": 3}, TypeError, "a method is a name or an instance"),
-    "unknown option": ({"guidance": 3}, TypeError, "no option 'guidance'; its options are zeta"),
+    "unknown option": ({"guidance": 3}, TypeError, "no option 'guidance'; its options are clip"),
     "options beside an instance": ({"method": DPS(), "zeta": 3}, TypeError, "came with an instance"),
     "bad option": ({"zeta": -1.0}, ValueError, "zeta is a step size of at least 0"),
     "unknown sampler": ({"sampler": "heun9"}, ValueError, "unknown sampler 'heun9'; known are ddpm, ddim"),
@@ -668,12 +670,13 @@ def test_a_prior_that_does_not_exist():
 @pytest.mark.parametrize("method", REGISTRY)
 @pytest.mark.parametrize("call", [1, 3])
 def test_a_network_that_breaks_down_is_stopped_at_its_step(method, call):
-    prior = PixelPrior(broken_from=call)
+    prior, calls_per_step = PixelPrior(broken_from=call), as_method(method).calls_per_step
+    step = -(-call // calls_per_step)
     with pytest.raises(
-        FloatingPointError, match=rf"not finite after step {call} of \d+ \(t = [01]\.\d+\) of {method}"
+        FloatingPointError, match=rf"not finite after step {step} of \d+ \(t = [01]\.\d+\) of {method}"
     ):
         solve(torch.rand(2, 3, 3, 4), MASK, method, prior=prior, steps=8)
-    assert prior.calls == call
+    assert prior.calls == step * calls_per_step
 
 
 def test_a_guidance_that_is_too_strong_is_named():

@@ -11,25 +11,31 @@ from types import ModuleType
 from typing import Any
 
 from restore.methods.base import Method, Problem
+from restore.methods.daps import DAPS
 from restore.methods.ddnm import DDNM
 from restore.methods.ddrm import DDRM
 from restore.methods.diffpir import DiffPIR
 from restore.methods.dps import DPS
+from restore.methods.mcg import MCG
 from restore.methods.mmps import MMPS
 from restore.methods.pigdm import PiGDM
+from restore.methods.red_diff import REDDiff
 from restore.methods.repaint import RePaint
 from restore.methods.sdedit import SDEdit
 from restore.methods.tds import TDS
 from restore.methods.tmpd import TMPD
 
 REGISTRY: dict[str, type[Method]] = {
-    cls.name: cls for cls in (SDEdit, RePaint, DPS, PiGDM, TMPD, MMPS, DDNM, DDRM, DiffPIR, TDS)
+    cls.name: cls
+    for cls in (SDEdit, RePaint, MCG, DPS, PiGDM, TMPD, MMPS, TDS, DDNM, DDRM, DiffPIR, DAPS, REDDiff)
 }
 
 __all__ = [
+    "DAPS",
     "DDNM",
     "DDRM",
     "DPS",
+    "MCG",
     "MMPS",
     "REGISTRY",
     "TDS",
@@ -39,6 +45,7 @@ __all__ = [
     "MethodInfo",
     "PiGDM",
     "Problem",
+    "REDDiff",
     "RePaint",
     "SDEdit",
     "as_method",
@@ -73,10 +80,10 @@ def table() -> list[MethodInfo]:
 
     Example:
         >>> [method.name for method in table()]
-        ['sdedit', 'repaint', 'dps', 'pigdm', 'ddnm', 'ddrm', 'diffpir']
+        ['sdedit', 'repaint', 'dps', 'pigdm', 'ddnm', 'ddrm', 'diffpir', 'mcg', 'red_diff', 'daps']
     """
     return [
-        MethodInfo(c.name, c.needs, c.gradient, c.default_steps, options_of(c), c.paper)
+        MethodInfo(c.name, c.needs, c.gradient, c.default_steps, options_of(c), c.reference)
         for c in REGISTRY.values()
     ]
 

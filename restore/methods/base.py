@@ -50,7 +50,7 @@ class Method:
 
     Attributes:
         name: What users call it.
-        paper: Title, year and number of the paper.
+        reference: Title, year and number of the paper.
         needs: What it needs of the operator: any of ``"linear"``, ``"svd"``, ``"svd-if-noisy"``, ``"mask"``,
             ``"noise-free"``.
         gradient: Whether it differentiates through the network.
@@ -60,7 +60,7 @@ class Method:
     """
 
     name: ClassVar[str] = "prior"
-    paper: ClassVar[str] = ""
+    reference: ClassVar[str] = ""
     needs: ClassVar[tuple[str, ...]] = ()
     gradient: ClassVar[bool] = False
     default_steps: ClassVar[int] = 1000
@@ -86,6 +86,11 @@ class Method:
     @property
     def states_per_draw(self) -> int:
         """How many states a draw has, one after the other in the batch."""
+        return 1
+
+    @property
+    def calls_per_step(self) -> int:
+        """Network calls that one downward step makes."""
         return 1
 
     # ---------------------------------------------------------------- the hooks
@@ -152,14 +157,39 @@ class Method:
         """
         low, high = self.prior.value_range
         operator, mean = self.linear_operator(), (low + high) / 2
-        variance = (high - low) ** 2 / 12
-        # At least a 1e-3 of the range is taken for noise: what is divided by less is rounding, not picture.
-        noise = self.problem.noise.clamp(min=1e-3 * (high - low))
+        variance, noise = (high - low) ** 2 / 12, self.believed_noise()
         centre = torch.full(self.problem.shape, mean, device=self.problem.y.device)
         residual = self.problem.y - operator(centre)
         return centre + operator.ridge(residual, noise**2 / variance)
 
-    def residual_norm(self, x_hat: Tensor) -> Tensor:
+    def believed_noise(self) -> Tensor:
+        """The noise level of ``y``, ``(B,)``, but at least a thousandth of the prior's range.
+
+        That is what rounding to 8 bits leaves: what is divided by less is rounding, not picture.
+        """
+        low, high = self.prior.value_range
+        return self.problem.noise.clamp(min=1e-3 * (high - low))
+
+    def log_likelihood(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """``log p(y | x)`` of every image, up to a constant: ``-||y - A(x)||^2 / (2 s_y^2)``, ``(B,)``.
+
+        ``s_y`` is :meth:`believed_noise`: a measurement without noise has no density, and gets the floor.
+
+        Args:
+            x: Images, ``(B, C, H, W)``; differentiable in them.
+            y: A measurement in place of the problem's own.
+        """
+        return -((self.residual_norm(x, y) / self.believed_noise()) ** 2) / 2
+
+    def uphill(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """The gradient of :meth:`log_likelihood` in ``x``, in its shape."""
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_(True)
+            (gradient,) = torch.autograd.grad(self.log_likelihood(leaf, y).sum(), leaf)
+        return gradient
+
+    def residual_norm(self, x_hat: Tensor, y: Tensor | None = None) -> Tensor:
         """``||y - A(x_hat)||_2`` of every image by itself, ``(B,)``."""
         assert self.problem.operator is not None
-        return torch.linalg.vector_norm((self.problem.y - self.problem.operator(x_hat)).flatten(1), dim=1)
+        residual = (self.problem.y if y is None else y) - self.problem.operator(x_hat)
+        return torch.linalg.vector_norm(residual.flatten(1), dim=1)

@@ -39,7 +39,7 @@ class DDNM(Method):
     """
 
     name: ClassVar[str] = "ddnm"
-    paper: ClassVar[str] = (
+    reference: ClassVar[str] = (
         "Zero-Shot Image Restoration Using Denoising Diffusion Null-Space Model, 2022, arXiv:2212.00490"
     )
     takes_sampler: ClassVar[bool] = False

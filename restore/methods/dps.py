@@ -60,7 +60,7 @@ class DPS(Guided):
     number changes, and a picture of four times the pixels, whose distances are twice as long, is moved twice as far.
 
     Args:
-        zeta: The paper's step size; None finds it. See :meth:`paper_setting`.
+        zeta: The paper's step size; None finds it. See :meth:`paper`.
         clip: Clip the estimate to the prior's range, as the paper's code does.
 
     Raises:
@@ -72,7 +72,7 @@ class DPS(Guided):
     """
 
     name: ClassVar[str] = "dps"
-    paper: ClassVar[str] = (
+    reference: ClassVar[str] = (
         "Diffusion Posterior Sampling for General Noisy Inverse Problems, 2022, arXiv:2209.14687"
     )
     default_steps: ClassVar[int] = PAPER_STEPS
@@ -84,7 +84,7 @@ class DPS(Guided):
             raise ValueError(f"zeta is a step size of at least 0, not {self.zeta}")
 
     @classmethod
-    def paper_setting(cls, data: str, task: str) -> DPS:
+    def paper(cls, data: str, task: str) -> DPS:
         """The method with the step size that the paper used, for 1000 ancestral steps.
 
         Args:
@@ -96,7 +96,7 @@ class DPS(Guided):
             ValueError: If the paper has no such setting.
 
         Example:
-            >>> DPS.paper_setting("ffhq", task="deblurring")
+            >>> DPS.paper("ffhq", task="deblurring")
             DPS(clip=True, zeta=0.3)
         """
         zeta = PAPER_ZETA.get(data, {}).get(task)

@@ -53,7 +53,7 @@ class View:
             return self.operator.adjoint(r)
         with torch.enable_grad():
             x = self.x_hat.detach().requires_grad_(True)
-            (image,) = torch.autograd.grad(self.operator(x), x, r, materialize_grads=True)
+            (image,) = torch.autograd.grad((self.operator(x) * r).sum(), x, materialize_grads=True)
         return image
 
     def marginal(self, r: Tensor) -> Tensor:
@@ -123,7 +123,10 @@ class Guided(Method):
         alpha, sigma = self.prior.schedule(t)
 
         def covariance(v: Tensor, last: bool = False) -> Tensor:
-            (product,) = torch.autograd.grad(x_hat, x_t, v, retain_graph=keep or not last)
+            with torch.enable_grad():
+                # Of a number: given a vector, autograd would first import a computer algebra system.
+                product = (x_hat * v).sum()
+            (product,) = torch.autograd.grad(product, x_t, retain_graph=keep or not last)
             return sigma**2 / alpha * product
 
         with torch.no_grad():

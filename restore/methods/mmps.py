@@ -10,6 +10,7 @@ from torch import Tensor
 
 from restore.methods.guided import Guided, View, diagonal_log_density, inner
 from restore.prior import per_image
+from restore.samplers import DPMSolver, Sampler
 
 #: Measurements of at most so many numbers get their whole covariance in :meth:`MMPS.log_density`.
 MOST_DENSE = 64
@@ -40,11 +41,12 @@ class MMPS(Guided):
     """
 
     name: ClassVar[str] = "mmps"
-    paper: ClassVar[str] = (
+    reference: ClassVar[str] = (
         "Learning Diffusion Priors from Observations by Expectation Maximization, 2024, arXiv:2405.13712"
     )
     needs: ClassVar[tuple[str, ...]] = ("linear",)
     default_steps: ClassVar[int] = 100
+    default_sampler: ClassVar[Sampler] = DPMSolver(eta=1.0)
 
     iterations: int = 3
     tolerance: float = 0.03

@@ -34,7 +34,7 @@ class PiGDM(Guided):
     """
 
     name: ClassVar[str] = "pigdm"
-    paper: ClassVar[str] = (
+    reference: ClassVar[str] = (
         "Pseudoinverse-Guided Diffusion Models for Inverse Problems, 2023, ICLR (openreview 9_gsMA8MRKQ)"
     )
     needs: ClassVar[tuple[str, ...]] = ("linear",)

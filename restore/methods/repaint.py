@@ -36,7 +36,7 @@ class RePaint(Method):
     """
 
     name: ClassVar[str] = "repaint"
-    paper: ClassVar[str] = (
+    reference: ClassVar[str] = (
         "RePaint: Inpainting using Denoising Diffusion Probabilistic Models, 2022, arXiv:2201.09865"
     )
     needs: ClassVar[tuple[str, ...]] = ("mask", "noise-free")

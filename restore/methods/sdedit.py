@@ -32,7 +32,7 @@ class SDEdit(Method):
     """
 
     name: ClassVar[str] = "sdedit"
-    paper: ClassVar[str] = (
+    reference: ClassVar[str] = (
         "SDEdit: Guided Image Synthesis and Editing with Stochastic Differential Equations, 2021, arXiv:2108.01073"
     )
     needs: ClassVar[tuple[str, ...]] = ("linear",)

@@ -24,9 +24,9 @@ class TDS(Method):
 
     ``w_s = w_t  p(x_s | x_t) twist(x_s) / (q(x_s | x_t, y) twist(x_t))``,
 
-    makes up for the difference. Where the effective sample size ``(sum w)^2 / sum w^2`` of a picture falls below a share
-    of its particles, they are resampled (systematically). The result is one particle, drawn by its weight. In the
-    limit of many particles it is an exact draw from the posterior, whatever the twist.
+    makes up for the difference. Where the effective sample size ``(sum w)^2 / sum w^2`` of a picture falls below a
+    share of its particles, they are resampled (systematically). The result is one particle, drawn by its weight. In
+    the limit of many particles and steps it is an exact draw from the posterior, whatever the twist.
 
     Every picture, and every draw of ``samples=n``, has particles of its own: a run costs ``particles`` times what its
     twist costs. On photographs, where likelihoods of hundreds of thousands of numbers are compared, one particle
@@ -47,7 +47,7 @@ class TDS(Method):
     """
 
     name: ClassVar[str] = "tds"
-    paper: ClassVar[str] = (
+    reference: ClassVar[str] = (
         "Practical and Asymptotically Exact Conditional Sampling in Diffusion Models, 2023, arXiv:2306.17775"
     )
     needs: ClassVar[tuple[str, ...]] = ("linear",)

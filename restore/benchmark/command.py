@@ -1,0 +1,65 @@
+"""The command ``restore benchmark``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what :func:`restore.benchmark.pictures` can be told."""
+    parser.add_argument("folder", type=Path, help="a folder of pictures, searched with its sub-folders")
+    parser.add_argument("--prior", default="photo", help="name or folder of the prior (default: photo)")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=["classical", "default"],
+        metavar="METHOD",
+        help="methods, classical tools or peers, as ddnm:steps=50,eta=0.85 (default: classical default)",
+    )
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="names of tasks (default: all)")
+    parser.add_argument("--size", type=int, default=256, help="side of the pictures' centres (default: 256)")
+    parser.add_argument("--limit", type=int, help="number of pictures (default: all)")
+    parser.add_argument("--samples", type=int, default=1, help="number of draws to average (default: 1)")
+    parser.add_argument(
+        "--calls",
+        type=_numbers,
+        default=(),
+        help="run every method at these numbers of network calls, e.g. 20,50,100",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("benchmark"),
+        help="the folder for table, CSV and sheets; what is in it is not run again (default: benchmark)",
+    )
+    parser.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Runs the benchmark that the options ask for, and prints its table."""
+    from restore.benchmark import markdown, pictures
+
+    results = pictures(
+        args.folder,
+        args.prior,
+        args.methods,
+        args.tasks,
+        size=args.size,
+        limit=args.limit,
+        samples=args.samples,
+        calls=args.calls,
+        seed=args.seed,
+        output=args.output,
+        device=args.device,
+        progress=not args.quiet,
+    )
+    print(markdown(results), end="")
+    print(f"wrote {args.output}")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(","))

@@ -1,0 +1,330 @@
+"""Who restores the measurements: the methods with a prior, the classical tools, and other libraries.
+
+A contender is named as on the command line: ``ddnm``, ``ddnm:steps=50,eta=0.85``, ``wiener:balance=0.05``. Two names
+stand for others: ``default`` for the method and settings of the task in :mod:`restore.tasks`, ``classical`` for all
+classical tools of the task.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import inspect
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from restore.benchmark.classical import CLASSICAL, installed
+from restore.benchmark.peers import PEERS, peers_installed
+from restore.benchmark.standard import TASKS, Measurement, Task
+from restore.methods import REGISTRY, Method, Problem, as_method, options_of
+from restore.prior import BasePrior
+from restore.randomness import Randomness
+from restore.solve import solve, suited
+from restore.tasks import DEFAULTS
+
+#: One call of the prior: its estimate of the clean picture at the noise of the measurement.
+ONE_CALL = "one-call"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A contender as the user named it.
+
+    Attributes:
+        name: Of a method, a classical tool, a peer; or ``default``, ``classical``, ``one-call``.
+        options: What was given with it.
+        method: The method, where an instance was given.
+    """
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    method: Method | None = None
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One that can run.
+
+    Attributes:
+        label: What tables call it.
+        settings: Everything that its results depend on beside the measurement.
+        restore: From a measurement to the picture, ``(3, H, W)``.
+        samples: How many draws it is the mean of.
+        by_prior: Whether it uses the prior.
+    """
+
+    label: str
+    settings: str
+    restore: Callable[[Measurement], Tensor]
+    samples: int = 1
+    by_prior: bool = False
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What contenders with a prior run on.
+
+    Attributes:
+        prior: The prior; what it is asked is counted.
+        samples: How many draws to take the mean of.
+        calls: Numbers of network calls to run every method at; none for the methods' own.
+        device: Where to compute.
+    """
+
+    prior: CountedPrior
+    samples: int
+    calls: tuple[int, ...]
+    device: torch.device
+
+
+def parse(text: str | Method) -> Spec:
+    """The contender that a user named, with its options checked.
+
+    Args:
+        text: ``"name"`` or ``"name:option=value,option=value"``; or a method.
+
+    Raises:
+        ValueError: If nothing has that name, or an option has no value.
+        TypeError: If it has no such option.
+
+    Example:
+        >>> parse("ddnm:steps=50,eta=0.85").options
+        {'steps': 50, 'eta': 0.85}
+    """
+    if isinstance(text, Method):
+        return Spec(text.name, method=text)
+    name, _, given = text.partition(":")
+    options: dict[str, Any] = {}
+    for item in filter(None, given.split(",")):
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise ValueError(f"{text!r}: {item!r} is not of the form option=value")
+        options[key.strip()] = _value(value)
+    known = ["default", "classical", ONE_CALL, *REGISTRY, *CLASSICAL, *PEERS]
+    if name not in known:
+        raise ValueError(f"unknown method {name!r}; known are {', '.join(known)}")
+    if name in REGISTRY:
+        as_method(name, **{k: v for k, v in options.items() if k not in ("steps", "sampler")})
+        return Spec(name, options)
+    tool = CLASSICAL.get(name) or PEERS.get(name)
+    able = [] if tool is None else [p.name for p in _options(tool)]
+    unknown = sorted(options.keys() - set(able))
+    if unknown:
+        raise TypeError(
+            f"{name} has no option {unknown[0]!r}; its options are {', '.join(able) or 'none at all'}"
+        )
+    return Spec(name, options)
+
+
+def contenders(
+    specs: Sequence[Spec], example: Measurement, resources: Resources
+) -> tuple[list[Contender], list[str]]:
+    """Those that can run a task, and why others cannot.
+
+    Args:
+        specs: Whom the user named.
+        example: Any measurement of the task.
+        resources: What those with a prior run on.
+
+    Returns:
+        The contenders, each once, in the order of the specs; and a sentence for each that was left out.
+    """
+    task = example.task
+    able: dict[tuple[str, int], Contender] = {}
+    left_out = []
+    for spec in specs:
+        for one in _meant(spec, task):
+            lacking = _lacking(one, example)
+            if lacking:
+                left_out.append(f"{one.name} on {task.name}: {lacking}")
+                continue
+            for contender in _contenders(one, example, resources):
+                able.setdefault((contender.settings, contender.samples), contender)
+    return list(able.values()), left_out
+
+
+class CountedPrior(BasePrior):
+    """A prior that counts the pictures that go through it; else the same."""
+
+    _count: list[int]  # Shared by all copies, such as those on another device.
+
+    @classmethod
+    def of(cls, prior: BasePrior) -> CountedPrior:
+        """A counted twin, of the prior's own class as well, so that all who ask for that still know it."""
+        twin = copy.copy(prior)
+        twin.__class__ = type("CountedPrior", (cls, type(prior)), {})
+        assert isinstance(twin, CountedPrior)
+        twin._count = [0]
+        return twin
+
+    @property
+    def calls(self) -> int:
+        """How many so far."""
+        return self._count[0]
+
+    def __call__(self, x_t: Tensor, t: float | Tensor) -> Tensor:
+        """The prior's estimate, counted."""
+        self._count[0] += len(x_t)
+        return super().__call__(x_t, t)  # type: ignore[safe-super]
+
+
+def steps_for(calls: int, method: Method, example: Measurement, prior: BasePrior) -> int:
+    """The most steps with which a method makes no more than so many network calls; at least one.
+
+    Raises:
+        ValueError: If a single step takes more.
+    """
+    shape = tuple(example.truth.shape)
+    noise = torch.tensor([example.task.noise])
+    problem = Problem(example.y[None], example.operator, noise, (1, *shape), Randomness([0]))
+
+    def cost(steps: int) -> int:
+        times = method.bind(prior, problem, None, steps).times()
+        down = sum(s < t for t, s in pairwise(times))
+        return down * method.calls_per_step * method.states_per_draw
+
+    steps = bisect_right(range(1, calls + 1), calls, key=cost)
+    if steps < 1:
+        raise ValueError(
+            f"{method.name} makes {cost(1)} network calls at least, and calls={calls} is asked for"
+        )
+    return steps
+
+
+def _meant(spec: Spec, task: Task) -> list[Spec]:
+    """What ``default`` and ``classical`` stand for; any other spec is itself."""
+    if spec.name == "classical":
+        return [Spec(name) for name in task.classical]
+    if spec.name == "default":
+        return [Spec(ONE_CALL if task.repair is None else DEFAULTS[task.repair]["method"])]
+    return [spec]
+
+
+def _lacking(spec: Spec, example: Measurement) -> str:
+    """Why it cannot run a task, in words; nothing if it can."""
+    task = example.task
+    if spec.name in CLASSICAL and spec.name not in task.classical:
+        return f"it is for {', '.join(name for name, t in TASKS.items() if spec.name in t.classical)}"
+    if spec.name in CLASSICAL and not installed(spec.name):
+        return f"the package {spec.name} is not installed"
+    if spec.name in PEERS and not peers_installed():
+        return "the package deepinv is not installed"
+    if spec.name == ONE_CALL and task.repair is not None:
+        return "one call of the prior undoes noise alone"
+    if spec.name in REGISTRY:
+        needs = suited(spec.method or REGISTRY[spec.name], example.operator, bool(task.noise))
+        return f"it needs {' and '.join(needs)}" if needs else ""
+    return ""
+
+
+def _contenders(spec: Spec, example: Measurement, resources: Resources) -> list[Contender]:
+    """What a spec stands for: one contender, or one for each number of calls."""
+    if spec.name in CLASSICAL:
+        tool = CLASSICAL[spec.name]
+        return [
+            Contender(
+                _label(spec.name, spec.options),
+                _label(spec.name, _complete(tool, spec.options)),
+                lambda measurement: tool(measurement, **spec.options),
+            )
+        ]
+    if spec.name == ONE_CALL:
+        return [
+            Contender(ONE_CALL, ONE_CALL, lambda measurement: one_call(measurement, resources), by_prior=True)
+        ]
+    if spec.name in PEERS:
+        counts: list[dict[str, Any]] = [{"steps": calls} for calls in resources.calls] or [{}]
+        return [_peer(Spec(spec.name, {**spec.options, **count}), resources) for count in counts]
+    return _methods(spec, example, resources)
+
+
+def _methods(spec: Spec, example: Measurement, resources: Resources) -> list[Contender]:
+    # A bare name runs as the task's command would run it with `--method NAME`.
+    usual = DEFAULTS.get(example.task.repair or "", {})
+    own = usual.get("options", {}) if spec.name == usual.get("method") and spec.method is None else {}
+    options = {**own, **{k: v for k, v in spec.options.items() if k not in ("steps", "sampler")}}
+    method = spec.method or as_method(spec.name, **options)
+    sampler = spec.options.get("sampler")
+    steps = spec.options.get("steps", usual.get("steps", method.default_steps))
+    counts = [steps_for(calls, method, example, resources.prior) for calls in resources.calls] or [steps]
+    made = []
+    for count in counts:
+        shown = {"steps": count, **options}
+        if spec.method is not None:
+            shown |= {
+                k: getattr(method, k) for k, v in options_of(type(method)).items() if getattr(method, k) != v
+            }
+        if sampler is not None:
+            shown["sampler"] = sampler
+
+        def run(measurement: Measurement, count: int = count) -> Tensor:
+            draws: Tensor = solve(
+                measurement.y,
+                measurement.operator,
+                method,
+                prior=resources.prior,
+                noise=measurement.task.noise,
+                steps=count,
+                samples=resources.samples,
+                sampler=sampler,
+                seed=measurement.seed,
+                device=resources.device,
+                progress=False,
+            )
+            return draws.mean(0)
+
+        settings = f"{method!r}, steps={shown['steps']}, sampler={sampler}"
+        made.append(Contender(_label(spec.name, shown), settings, run, resources.samples, by_prior=True))
+    return made
+
+
+def _peer(spec: Spec, resources: Resources) -> Contender:
+    run, options = PEERS[spec.name], _complete(PEERS[spec.name], spec.options)
+
+    def restore(measurement: Measurement) -> Tensor:
+        draws = [
+            run(measurement, resources.prior.to(resources.device), draw, **options)
+            for draw in range(resources.samples)
+        ]
+        return torch.stack(draws).mean(0)
+
+    label = _label(spec.name, {"steps": options["steps"], **spec.options})
+    return Contender(label, _label(spec.name, options), restore, resources.samples, by_prior=True)
+
+
+def one_call(measurement: Measurement, resources: Resources) -> Tensor:
+    """The prior's estimate of a noisy picture, ``E[x_0 | y]``."""
+    prior = resources.prior.to(resources.device)
+    low, high = prior.value_range
+    t = prior.schedule.time_of((high - low) * measurement.task.noise)
+    alpha, _ = prior.schedule(t)
+    with torch.inference_mode():
+        x_hat = prior(alpha * (low + (high - low) * measurement.y[None].to(resources.device)), t)
+    return ((x_hat[0] - low) / (high - low)).cpu()
+
+
+def _options(tool: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The options of a classical tool or a peer: what it takes by keyword alone."""
+    return [p for p in inspect.signature(tool).parameters.values() if p.kind is p.KEYWORD_ONLY]
+
+
+def _complete(tool: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
+    return {p.name: options.get(p.name, p.default) for p in _options(tool)}
+
+
+def _label(name: str, options: dict[str, Any]) -> str:
+    return f"{name}:{','.join(f'{k}={v}' for k, v in options.items())}" if options else name
+
+
+def _value(text: str) -> Any:
+    """A number, True, False or None; anything else is a word."""
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError):
+        return text.strip()

@@ -1,0 +1,293 @@
+"""The benchmark of pictures: the same numbers whatever is run, and what has been run is not run again."""
+
+from __future__ import annotations
+
+import csv
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+from toys import PixelPrior
+
+import restore
+from operators import Mask
+from restore.benchmark import TASKS, markdown, pictures, read_results
+from restore.benchmark.contenders import CountedPrior, parse, steps_for
+from restore.benchmark.runs import fingerprint
+from restore.benchmark.standard import measure, text_mask
+from restore.cli import main
+from restore.images import read_image, write_image
+from restore.methods import DAPS, DDNM
+from restore.metrics import data_misfit, psnr, ssim
+from restore.tasks import DEFAULTS
+
+QUICK = {"size": 32, "progress": False}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two photographs, one of them in a sub-folder."""
+    place = tmp_path / "photos"
+    (place / "more").mkdir(parents=True)
+    astronaut = data.astronaut()
+    write_image(place / "b.png", astronaut[40:100, 190:260])
+    write_image(place / "more" / "a.png", astronaut[300:340, 100:150])
+    return place
+
+
+@pytest.fixture
+def prior():
+    return PixelPrior(value_range=(-1, 1), bounded=True, channels=3)
+
+
+def numbers(results):
+    """Everything but the time."""
+    return {(r.picture, r.task, r.method): (r.psnr, r.ssim, r.misfit, r.calls) for r in results}
+
+
+def test_the_same_numbers_whatever_is_run_beside(folder, prior):
+    methods = ["ddrm:steps=3", "telea", "diffpir:steps=2"]
+    everything = numbers(pictures(folder, prior, methods, seed=5, **QUICK))
+    alone = numbers(pictures(folder, prior, methods[:1], ["blur", "random"], seed=5, **QUICK))
+    assert alone
+    assert alone.items() <= everything.items()
+    one = folder / "more" / "a.png"
+    (folder / "b.png").unlink()
+    fewer = numbers(pictures(folder, prior, methods[::-1], ["random"], seed=5, **QUICK))
+    assert {picture for picture, *_ in fewer} == {"more/a.png"}
+    assert fewer.items() <= everything.items()
+    other = numbers(pictures(folder, prior, methods[:1], ["random"], seed=6, **QUICK))
+    assert other.keys() <= fewer.keys()
+    assert not other.items() <= fewer.items()
+    assert pictures(one, prior, ["telea"], ["box"], **QUICK)[0].picture == "a.png"
+
+
+def test_measures_are_those_of_the_metrics(folder, prior, tmp_path):
+    out = tmp_path / "out"
+    (result,) = pictures(folder, prior, ["ddnm:steps=4"], ["blur"], limit=1, seed=1, output=out, **QUICK)
+    image = read_image(folder / "b.png")[14:46, 19:51]
+    truth = torch.from_numpy(image).permute(2, 0, 1) / 255
+    measured = measure(TASKS["blur"], truth, "b.png", 1)
+    x = restore.solve(
+        measured.y,
+        measured.operator,
+        "ddnm",
+        prior=prior,
+        noise=0.01,
+        steps=4,
+        seed=measured.seed,
+        progress=False,
+    )
+    assert result.psnr == pytest.approx(psnr(x, truth), abs=1e-4)
+    assert result.ssim == pytest.approx(ssim(x, truth), abs=1e-5)
+    assert result.misfit == pytest.approx(data_misfit(x, measured.y, measured.operator, noise=0.01), rel=1e-4)
+    assert result.calls == 4
+    written = read_image(out / result.file)
+    np.testing.assert_allclose(written, 255 * x.permute(1, 2, 0).numpy(), atol=0.51)
+
+
+def test_one_call_is_the_posterior_mean(folder, prior):
+    """Independent Gaussian pixels: the mean is known."""
+    (result,) = pictures(folder, prior, ["default"], ["denoise"], limit=1, **QUICK)
+    truth = torch.from_numpy(read_image(folder / "b.png")[14:46, 19:51]).permute(2, 0, 1) / 255
+    measured = measure(TASKS["denoise"], truth, "b.png", 0)
+    gain = 0.25**2 / (0.25**2 + (25 / 255) ** 2)
+    assert (result.method, result.calls) == ("one-call", 1)
+    assert result.psnr == pytest.approx(psnr((0.4 + gain * (measured.y - 0.4)).clamp(0, 1), truth), abs=1e-3)
+
+
+def test_it_goes_on_from_what_is_there(folder, prior, tmp_path):
+    out = tmp_path / "out"
+    run = lambda **more: pictures(folder, prior, ["ddrm:steps=2", "telea"], ["box", "random"], output=out, **QUICK, **more)  # noqa: E731, E501  # fmt: skip
+    first = run()
+    calls = prior.calls
+    table = out / "results.csv"
+    assert read_results(table) == first
+    assert run() == first  # The seconds, too: nothing was run again.
+    assert prior.calls == calls
+    # Stopped in the middle of the last row, and a picture that was deleted.
+    text = table.read_text()
+    table.write_text(text[:-9])
+    (out / first[0].file).unlink()
+    again = run()
+    assert numbers(again) == numbers(first)
+    assert again[1:-1] == first[1:-1]
+    assert prior.calls == calls + 2
+    assert {result.run for result in read_results(table)} == {result.run for result in first}
+    # Another seed, another number of draws or another prior is another run.
+    run(seed=1)
+    run(samples=2)
+    other = PixelPrior(value_range=(-1, 1), channels=3)
+    other.name = "other"
+    pictures(folder, other, ["ddrm:steps=2"], ["box"], output=out, **QUICK)
+    assert other.calls > 0
+    table.write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="has the columns a,b"):
+        run()
+
+
+def test_the_mean_of_draws(folder, prior):
+    one, mean = (pictures(folder, prior, ["ddnm:steps=10"], ["random"], samples=n, **QUICK) for n in (1, 8))
+    assert [r.calls for r in one] == [10, 10]
+    assert [r.calls for r in mean] == [80, 80]
+    assert all(b.psnr > a.psnr + 0.5 for a, b in zip(one, mean, strict=True))
+    assert "mean of 8" in markdown(mean)
+
+
+def test_runs_at_given_numbers_of_calls(folder, prior):
+    methods = ["ddnm:jump=2,repeats=2", "sdedit:strength=0.5", "telea"]
+    results = pictures(folder, prior, methods, ["box"], calls=[6, 12], limit=1, **QUICK)
+    told = {r.method: r.calls for r in results}
+    assert told.pop("telea") == 0
+    assert len(told) == 4
+    assert all(calls <= 12 for calls in told.values())
+    truth = torch.zeros(3, 32, 32)
+    example = measure(TASKS["box"], truth, "zeros", 0)
+    for wanted in (5, 20, 31):
+        method = DDNM(jump=2, repeats=2)
+        steps = steps_for(wanted, method, example, prior)
+        counted = CountedPrior.of(prior)
+        for n in (steps, steps + 1):
+            before = counted.calls
+            restore.solve(
+                truth, Mask(torch.ones(32, 32)), method, prior=counted, steps=n, seed=0, progress=False
+            )
+            assert (counted.calls - before <= wanted) == (n == steps)
+    with pytest.raises(ValueError, match="makes 7 network calls at least"):
+        steps_for(5, DAPS(ode_steps=7), example, prior)
+
+
+def test_the_defaults_are_those_of_the_tasks(folder, prior):
+    results = pictures(folder, prior, ["default"], ["x4", "blur"], limit=1, **QUICK)
+    for result, repair in zip(results, ("super_resolve", "deblur"), strict=True):
+        usual = DEFAULTS[repair]
+        assert result.method.startswith(f"{usual['method']}:steps={usual['steps']}")
+        for option, value in usual["options"].items():
+            assert f"{option}={value}" in result.method
+
+
+def test_classical_tools_beat_nothing(folder):
+    results = pictures(folder, PixelPrior(), ["nothing", "classical"], limit=1, size=40, progress=False)
+    for task in ("denoise", "blur", "blur-noisy"):
+        of_task = {r.method: r.psnr for r in results if r.task == task}
+        assert len(of_task) >= 2
+        assert all(value > of_task["nothing"] for name, value in of_task.items() if name != "nothing")
+    # A hole left black, and the picture enlarged pixel by pixel.
+    truth = torch.from_numpy(read_image(folder / "b.png")[10:50, 15:55]).permute(2, 0, 1) / 255
+    for task in ("random", "text", "box", "x4"):
+        measured = measure(TASKS[task], truth, "b.png", 0)
+        y = measured.y.repeat_interleave(4, 1).repeat_interleave(4, 2) if task == "x4" else measured.y
+        values = [r.psnr for r in results if r.task == task]
+        assert len(values) == 2
+        assert min(values) > psnr(y.clamp(0, 1), truth)
+    assert {r.task for r in results} == set(TASKS)
+
+
+def test_tools_take_options(folder):
+    results = pictures(folder, PixelPrior(), ["wiener", "wiener:balance=0.3"], ["blur"], limit=1, **QUICK)
+    assert [r.method for r in results] == ["wiener", "wiener:balance=0.3"]
+    assert results[0].psnr > results[1].psnr
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_peers_get_the_same_prior_and_operator(task):
+    pytest.importorskip("deepinv")
+    from restore.benchmark import peers
+
+    prior = PixelPrior(value_range=(-1, 1), channels=3)
+    truth = torch.rand(3, 32, 32)
+    measured = measure(TASKS[task], truth, "random", 0)
+    physics = peers._physics(measured, torch.device("cpu"))
+    clean = measured.operator(truth[None])
+    torch.testing.assert_close(physics.A(truth[None]), clean, atol=1e-5, rtol=0)
+    torch.testing.assert_close(physics.A_adjoint(clean), measured.operator.adjoint(clean), atol=1e-5, rtol=0)
+    gain = 0.25**2 / (0.25**2 + 0.1**2)
+    estimate = peers._denoiser(prior)(truth[None], 0.1)[0]
+    torch.testing.assert_close(estimate, 0.4 + gain * (truth - 0.4), atol=2e-3, rtol=0)
+    for run in peers.PEERS.values():
+        x = run(measured, prior, 0, steps=5)
+        assert x.shape == truth.shape
+        assert torch.equal(x, run(measured, prior, 0, steps=5))
+        assert not torch.equal(x, run(measured, prior, 1, steps=5))
+
+
+@pytest.mark.parametrize("size", [96, 256])
+def test_the_writing_covers_what_it_says(size):
+    covered = ~text_mask(size)
+    assert float(covered.float().mean()) == pytest.approx(0.15, abs=0.02)
+
+
+def test_a_method_that_diverges_does_not_stop_the_table(folder):
+    broken = PixelPrior(channels=3, broken_from=3)
+    results = pictures(folder, broken, ["ddrm:steps=4", "telea"], ["box"], limit=1, **QUICK)
+    assert math.isnan(results[0].psnr)
+    assert results[1].psnr > 10
+
+
+def test_a_prior_is_known_by_its_weights():
+    prior = restore.load_prior("photo")
+    before = fingerprint(prior)
+    assert fingerprint(restore.load_prior("photo")) == before
+    with torch.no_grad():
+        next(prior.network.parameters()).flatten()[0] += 1e-3
+    assert fingerprint(prior) != before
+    assert isinstance(CountedPrior.of(prior), restore.Prior)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "words"),
+    [
+        ({"methods": ["ddmn"]}, ValueError, "unknown method 'ddmn'; known are default, classical"),
+        ({"methods": ["ddnm:zeta=1"]}, TypeError, "ddnm has no option 'zeta'"),
+        ({"methods": ["ddnm:eta"]}, ValueError, "option=value"),
+        ({"methods": ["telea:h=1"]}, TypeError, "telea has no option 'h'; its options are radius"),
+        ({"methods": ["ddnm:steps=3"], "calls": [5]}, ValueError, "leave out either"),
+        ({"tasks": ["x3"]}, ValueError, "unknown task 'x3'; known are denoise"),
+        ({"size": 30}, ValueError, "multiple of 4"),
+        ({"size": 64}, ValueError, "60 x 70 pixels, and 64 x 64 are wanted"),
+        ({"samples": 0}, ValueError, "samples must be at least 1"),
+    ],
+)
+def test_mistakes_are_told(folder, prior, change, kind, words):
+    with pytest.raises(kind, match=words):
+        pictures(folder, prior, **{**QUICK, **change})
+    assert prior.calls == 0
+
+
+def test_an_empty_folder_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no pictures in"):
+        pictures(tmp_path, PixelPrior())
+
+
+def test_instances_and_methods_that_do_not_suit(folder, prior, capsys):
+    results = pictures(
+        folder, prior, [DDNM(eta=0.5), "repaint:steps=2"], ["x4"], limit=1, size=32, progress=True
+    )
+    assert [r.method.partition(":")[0] for r in results] == ["ddnm"]
+    assert "eta=0.5" in results[0].method
+    assert "repaint on x4: it needs a Mask" in capsys.readouterr().err
+    assert parse("ddrm:steps=2").options == {"steps": 2}
+
+
+def test_the_command(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    command = ["benchmark", str(folder), "--size", "32", "--tasks", "x4", "random", "--quiet", "--methods"]
+    assert main([*command, "ddnm:steps=1", "bicubic", "-o", "out"]) == 0
+    printed = capsys.readouterr().out
+    lines = (tmp_path / "out" / "table.md").read_text().splitlines()
+    assert printed.splitlines()[:-1] == lines
+    assert lines[0].startswith("| task | method | PSNR | SSIM |")
+    assert len(lines) == 2 + 3
+    assert len({line.count("|") for line in lines}) == 1
+    with (tmp_path / "out" / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 3
+    bicubic = [float(row["psnr"]) for row in rows if row["method"] == "bicubic"]
+    assert f"| bicubic | {np.mean(bicubic):.2f} |" in printed
+    assert {p.name for p in (tmp_path / "out" / "sheets").iterdir()} == {"x4.png", "random.png"}
+    assert Image.open(tmp_path / "out" / "sheets" / "x4.png").size[0] > 4 * 32
+    assert main([*command, "nonsense"]) == 2
+    assert "unknown method 'nonsense'" in capsys.readouterr().err
