@@ -179,7 +179,7 @@ class Prior(BasePrior):
         self.autocast: torch.dtype | None = None
         self.backend: str | None = None
         self._group = 0  # Which channels of the output are meant: the prediction, or the variance behind it.
-        #: Warnings that were given (:mod:`restore.quality`), by this prior or by a copy that ``with_labels`` or so made.
+        #: Warnings that were given (:mod:`restore.quality`), by it or by a copy that ``with_labels`` or so made.
         self.said: set[str] = set()
 
     # ---------------------------------------------------------------- what it was trained on
