@@ -178,7 +178,6 @@ class Prior(BasePrior):
         self.class_labels: Tensor | None = None
         self.autocast: torch.dtype | None = None
         self.backend: str | None = None
-        self._group = 0  # Which channels of the output are meant: the prediction, or the variance behind it.
         #: Warnings that were given (:mod:`restore.quality`), by it or by a copy that ``with_labels`` or so made.
         self.said: set[str] = set()
 
@@ -366,17 +365,15 @@ class Prior(BasePrior):
         late = steps.clamp(min=2)
         bar, before = (self.schedule(step / self.schedule.steps)[0] ** 2 for step in (late, late - 1))
         rest = (1 - bar / before) * (1 - before) / (1 - bar)
-        behind = copy.copy(self)
-        behind._group = 1
-        share = (behind._sized(x_t, self._steps_of(x_t, t)) + 1) / 2
+        share = (self._sized(x_t, self._steps_of(x_t, t), variance=True) + 1) / 2
         return (share * per_image(beta.log(), x_t) + (1 - share) * per_image(rest.log(), x_t)).exp()
 
-    def _sized(self, x: Tensor, step: Tensor) -> Tensor:
-        """The network on a picture of any size."""
-        evaluate = partial(self._evaluate, step=step)
+    def _sized(self, x: Tensor, step: Tensor, variance: bool = False) -> Tensor:
+        """The network on a picture of any size: what it predicts, or the channels of the variance behind it."""
+        evaluate = partial(self._evaluate, step=step, variance=variance)
         return on_any_size(evaluate, x, multiple=self.multiple, tile=self.tile, overlap=self.overlap)
 
-    def _evaluate(self, x: Tensor, step: Tensor) -> Tensor:
+    def _evaluate(self, x: Tensor, step: Tensor, variance: bool) -> Tensor:
         options = {}
         if self.class_labels is not None:
             labels = self.class_labels.to(x.device)
@@ -390,8 +387,7 @@ class Prior(BasePrior):
         with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
             out = self.network(x.to(dtype).contiguous(memory_format=layout), step.float(), **options)
         out = (out if isinstance(out, Tensor) else out.sample).to(x.dtype)
-        # A learned variance, where there is one, lies in the channels behind.
-        return out[:, self._group * x.shape[1] : (self._group + 1) * x.shape[1]]
+        return out[:, x.shape[1] :] if variance else out[:, : x.shape[1]]
 
     def __repr__(self) -> str:
         millions = sum(p.numel() for p in self.network.parameters()) / 1e6

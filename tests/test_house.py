@@ -139,6 +139,7 @@ BOTTOM = [
     "restore.files",
     "restore.images",
     "restore.quality",
+    "restore.tiles",
 ]
 
 
@@ -176,6 +177,14 @@ ABOVE = {
         "restore.cli",
     },
     "restore.networks": {"restore.prior", "restore.checkpoint", "restore.methods", "restore.solve"},
+    "restore.memory": {"restore.prior", "restore.checkpoint", "restore.methods", "restore.solve"},
+    "restore.zoo": {
+        "restore.prior",
+        "restore.checkpoint",
+        "restore.networks",
+        "restore.methods",
+        "restore.solve",
+    },
     "restore.checkpoint.files": {"restore.prior", "restore.networks", "restore.checkpoint.load"},
     "restore.checkpoint.native": {"restore.checkpoint.load", "restore.checkpoint.hub"},
     "restore.checkpoint.diffusers": {"restore.checkpoint.load", "restore.checkpoint.hub"},

@@ -192,7 +192,6 @@ def peak_of_gradient(network, count, size):
     return alive.peak
 
 
-@pytest.mark.slow
 def test_the_peak_of_the_imagenet_model_is_what_the_guide_says():
     """Guided-diffusion's 553 M parameters, without their values: on the device that has shapes alone."""
     with torch.device("meta"):

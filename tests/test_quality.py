@@ -36,16 +36,12 @@ def said(function):
 @pytest.mark.parametrize(
     ("network", "config", "expected"),
     [
-        (lambda: unet(sample_size=16), {}, (16, 16)),
-        (lambda: unet(sample_size=(16, 24)), {}, (16, 24)),
         (lambda: unet(sample_size=16), {"trained_size": 32}, (32, 32)),
         (lambda: unet(sample_size=None), {"trained_size": [32, 64]}, (32, 64)),
-        (lambda: unet(sample_size=None), {}, None),
-        (lambda: photo_unet((8, 8)), {}, None),
-        (lambda: nn.Conv2d(3, 3, 1), {}, None),
+        (lambda: nn.Conv2d(3, 3, 1), {"trained_size": 8}, (8, 8)),
     ],
 )
-def test_what_it_was_trained_at(network, config, expected):
+def test_what_is_written_down_of_its_size_holds(network, config, expected):
     assert Prior(network(), Schedule.linear(), config=config).trained_size == expected
 
 
