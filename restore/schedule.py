@@ -324,11 +324,11 @@ class Schedule:
             raise ValueError(f"spacing must be 'uniform' or 'log', not {spacing!r}")
         if spacing == "log" and start > 1 / self.steps and steps > 1:
             # Pure noise has no logarithm; a thousandth of signal is where a schedule without any begins.
-            ends = [
+            (high, low) = (
                 min(sigma / alpha, 1e3) if alpha else 1e3
                 for alpha, sigma in map(self, (start, 1 / self.steps))
-            ]
-            inner = self._times_of(np.geomspace(*ends, int(steps)))[1:-1]
+            )
+            inner = self._times_of(np.geomspace(high, low, int(steps)))[1:-1]
             return [start, *(float(t) for t in inner), 1 / self.steps, 0.0]
         times = np.linspace(start, 0, int(steps) + 1)
         if steps <= start * self.steps:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from types import ModuleType
 from typing import Any
 
+from restore.methods.auto import choose
 from restore.methods.base import Method, Problem
 from restore.methods.daps import DAPS
 from restore.methods.ddnm import DDNM
@@ -49,6 +50,7 @@ __all__ = [
     "RePaint",
     "SDEdit",
     "as_method",
+    "choose",
     "options_of",
     "table",
 ]
