@@ -59,6 +59,8 @@ class Schedule:
         self.steps = len(alphas)
         #: The number that a network is given for its least noisy step: 0, but 1 for flows, which are given ``t T``.
         self.first_step = 1 if config.get("kind") == "flow" else 0
+        #: The noise added at each trained step ``(T,)``, where the schedule was made from such a table.
+        self.betas: np.ndarray | None = None
         self._config = config
         # Time 0 is the clean image. Log alpha is what interpolates well: it is the integral of the drift.
         self._grid = np.arange(self.steps + 1) / self.steps
@@ -207,7 +209,9 @@ class Schedule:
                 f"every beta must lie in (0, 1]; these run from {betas.min():.3g} to {betas.max():.3g}"
             )
         alpha_bar = np.cumprod(1 - betas)
-        return cls(np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar), config)
+        schedule = cls(np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar), config)
+        schedule.betas = betas
+        return schedule
 
     # ---------------------------------------------------------------- the curves
 

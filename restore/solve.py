@@ -31,9 +31,11 @@ from operators import (
 )
 from restore.checkpoint import load_prior
 from restore.images import ImageFormat, to_batch
+from restore.memory import precision
 from restore.methods import REGISTRY, as_method, choose, options_of
 from restore.methods.base import Method, Problem
 from restore.prior import BasePrior, Prior
+from restore.quality import judge
 from restore.randomness import Randomness
 from restore.samplers import Sampler, as_sampler
 
@@ -165,6 +167,9 @@ def solve(
     where = _device(device, prior, batch)
     denoiser = prior if isinstance(prior, BasePrior) else load_prior(prior)
     _check_prior(denoiser, shape, batch, operator)
+    _check_labels(denoiser, images)
+    if isinstance(denoiser, Prior):
+        judge(denoiser, *shape[1:])
     denoiser = denoiser.to(where)
     if dtype is not None:
         denoiser = _in_precision(denoiser, dtype)
@@ -241,12 +246,15 @@ def sample(
     denoiser = prior if isinstance(prior, BasePrior) else load_prior(prior)
     if denoiser.channels not in (None, shape[1]):
         raise ValueError(f"{denoiser.name!r} makes pictures of {denoiser.channels} channels, not {shape[1]}")
-    where = _device(device, prior, torch.empty(0))
-    denoiser = denoiser.to(where)
     if class_labels is not None:
         if not isinstance(denoiser, Prior):
             raise TypeError(f"{denoiser.name!r} takes no class labels: only priors that are networks do")
         denoiser = denoiser.with_labels(class_labels)
+    _check_labels(denoiser, shape[0])
+    if isinstance(denoiser, Prior):
+        judge(denoiser, *shape[2:])
+    where = _device(device, prior, torch.empty(0))
+    denoiser = denoiser.to(where)
     randomness = Randomness.for_draws(seed, 1, shape[0], where)
     parts, pictures = _parts(shape[0], shape, where, Method()), []
     with _bar(len(parts) * steps, "sampling", progress) as bar:
@@ -419,14 +427,24 @@ def _check_prior(prior: BasePrior, shape: tuple[int, ...], y: Tensor, operator: 
             f"with a measurement of shape {tuple(y.shape[1:])} is of a picture of {shape[0]}. For a grey picture, give "
             f"its values three times; for colour, leave transparency (a fourth channel) out"
         )
-    labels = prior.class_labels if isinstance(prior, Prior) else None
-    if labels is not None and len(labels) not in (1, len(y)):
-        raise ValueError(
-            f"the prior has {len(labels)} class labels for {len(y)} images: give one, or one per image"
-        )
     if prior.image_size not in (None, tuple(shape[1:])):
         raise ValueError(
             f"the prior {prior.name!r} is for pictures of {prior.image_size} (height, width), not {shape[1:]}"
+        )
+
+
+def _check_labels(prior: BasePrior, images: int) -> None:
+    if not isinstance(prior, Prior):
+        return
+    labels = prior.class_labels
+    if labels is None and prior.needs_labels:
+        raise ValueError(
+            f"the prior {prior.name!r} is conditional on a class and has no labels: say prior.with_labels(3), for all "
+            f"images, or give one label per image"
+        )
+    if labels is not None and len(labels) not in (1, images):
+        raise ValueError(
+            f"the prior has {len(labels)} class labels for {images} images: give one, or one per image"
         )
 
 
@@ -495,9 +513,7 @@ def _device(device: str | torch.device | None, prior: str | Path | BasePrior, y:
 
 
 def _in_precision(prior: BasePrior, dtype: str | torch.dtype) -> BasePrior:
-    named = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if named not in (torch.float32, torch.bfloat16, torch.float16):
-        raise ValueError(f"dtype must be 'float32', 'bfloat16' or 'float16', not {dtype!r}")
+    named = precision(dtype)
     if not isinstance(prior, Prior):
         raise TypeError(f"{prior.name!r} has no network whose precision could be chosen: leave dtype out")
     return prior.with_autocast(named)

@@ -76,7 +76,9 @@ def inpaint(
     colour, back = _as_colour(batch, settings["prior"])
     samples, settings = _draws(settings, layout)
     result = torch.where(kept.to(batch.device), colour, 0).repeat(samples or 1, 1, 1, 1)
-    for number, (rows, columns) in enumerate(hole_windows(kept.numpy(), MARGIN)):
+    # A network that was trained on whole pictures of one size is shown as much of this one.
+    least = max(getattr(settings["prior"], "trained_size", None) or (1,))
+    for number, (rows, columns) in enumerate(hole_windows(kept.numpy(), MARGIN, least)):
         part = kept[rows, columns]
         y = torch.where(part.to(batch.device), colour[..., rows, columns], 0)
         own = {**_seeded(settings, number), "samples": samples or 1}
@@ -292,12 +294,13 @@ def _consistent(x: Tensor, y: Tensor, operator: LinearOperator, settings: dict[s
     return x
 
 
-def hole_windows(kept: np.ndarray, margin: int) -> list[tuple[slice, slice]]:
+def hole_windows(kept: np.ndarray, margin: int, least: int = 1) -> list[tuple[slice, slice]]:
     """Rectangles that hold all holes of a mask, with a margin around each; rectangles do not overlap.
 
     Args:
         kept: ``(H, W)`` boolean, False in the holes.
         margin: Pixels around each hole, as far as the picture goes.
+        least: Height and width of a rectangle are at least this, as far as the picture goes.
 
     Returns:
         Rows and columns of each rectangle; none if there is no hole.
@@ -310,7 +313,9 @@ def hole_windows(kept: np.ndarray, margin: int) -> list[tuple[slice, slice]]:
     """
     from skimage.measure import label, regionprops
 
-    boxes = [_grown(region.bbox, margin, kept.shape) for region in regionprops(label(~kept, connectivity=2))]
+    boxes = [
+        _grown(region.bbox, margin, least, kept.shape) for region in regionprops(label(~kept, connectivity=2))
+    ]
     merged = True
     while merged:  # Two rectangles that overlap become the one around both, until none do.
         merged, rest = False, boxes
@@ -327,14 +332,17 @@ def hole_windows(kept: np.ndarray, margin: int) -> list[tuple[slice, slice]]:
     return [(slice(top, bottom), slice(left, right)) for top, left, bottom, right in boxes]
 
 
-def _grown(box: tuple[int, ...], margin: int, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    top, left, bottom, right = box
-    return (
-        max(top - margin, 0),
-        max(left - margin, 0),
-        min(bottom + margin, shape[0]),
-        min(right + margin, shape[1]),
-    )
+def _grown(
+    box: tuple[int, ...], margin: int, least: int, shape: tuple[int, ...]
+) -> tuple[int, int, int, int]:
+    def along(start: int, end: int, size: int) -> tuple[int, int]:
+        start, end = max(start - margin, 0), min(end + margin, size)
+        length = min(max(end - start, least), size)
+        start = min(max(start - (length - (end - start)) // 2, 0), size - length)
+        return start, start + length
+
+    (top, bottom), (left, right) = along(box[0], box[2], shape[0]), along(box[1], box[3], shape[1])
+    return top, left, bottom, right
 
 
 def _by_patches(y: Tensor, scale: int, samples: int, enlarge: Callable[[Tensor, int], Tensor]) -> Tensor:
