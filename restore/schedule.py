@@ -314,7 +314,7 @@ class Schedule:
             >>> Schedule.linear().times(4)
             [1.0, 0.75, 0.5, 0.25, 0.0]
             >>> [round(t, 3) for t in Schedule.linear().times(4, spacing="log")]
-            [1.0, 0.483, 0.133, 0.001, 0.0]
+            [1.0, 0.604, 0.074, 0.001, 0.0]
         """
         if steps != int(steps) or steps < 1:
             raise ValueError(f"steps must be a whole number of at least 1, not {steps}")
