@@ -103,16 +103,17 @@ show(
 # -------------
 #
 # :func:`restore.deblur` uses DiffPIR unless told otherwise. SDEdit starts from a picture that was deblurred without the
-# prior, and then forgets the measurement. DPS follows gradients through the network, so a step of it costs more; its
-# step size ``zeta`` depends on the problem, and the misfit tells which way to go with it, without knowing the truth.
+# prior, and then forgets the measurement. DPS and MMPS follow gradients through the network, so a step of them costs
+# more; DPS takes one step of steepest descent at every noise level, MMPS a few of conjugate gradients, which a blur
+# needs. A misfit of 1 is what noise alone makes.
 
 part = blurred[24:120, 24:120]
 common = {"noise": SIGMA, "steps": 40, "seed": 0, "progress": False}
 results = {
     "diffpir": restore.deblur(part, kernel, **common),
     "sdedit": restore.deblur(part, kernel, method="sdedit", **common),
-    "dps, zeta = 0.3": restore.deblur(part, kernel, method="dps", zeta=0.3, **common),
-    "dps, zeta = 1": restore.deblur(part, kernel, method="dps", zeta=1.0, **common),
+    "dps": restore.deblur(part, kernel, method="dps", **common),
+    "mmps": restore.deblur(part, kernel, method="mmps", **common),
 }
 
 show({f"{name}\nmisfit {data_misfit(x, part, blur, noise=SIGMA):.1f}": x for name, x in results.items()})

@@ -49,8 +49,8 @@ damaged = np.where(mask[..., None], truth, 255)
 # One call
 # --------
 #
-# :func:`restore.inpaint` fills the holes, by DDNM unless told otherwise. ``seed`` makes the result repeatable: another
-# seed is another draw.
+# :func:`restore.inpaint` fills the holes, by the method that ``"auto"`` chooses (DiffPIR) unless told otherwise. ``seed``
+# makes the result repeatable: another seed is another draw.
 
 filled = restore.inpaint(damaged, mask, seed=0, progress=False)
 
@@ -97,10 +97,10 @@ show({f"{name}\n{hole_psnr(picture):.1f} dB": picture for name, picture in resul
 y = truth * mask[..., None]
 common = {"seed": 0, "progress": False}
 results = {
-    "ddnm": filled,
+    "diffpir": filled,
     "repaint": restore.solve(y, Mask(mask), "repaint", steps=50, jump=5, resamplings=3, **common),
     "sdedit": restore.solve(y, Mask(mask), "sdedit", steps=100, **common),
-    "dps": restore.solve(y, Mask(mask), "dps", steps=100, **common),
+    "dps": restore.solve(y, Mask(mask), "dps", steps=20, **common),
 }
 
 show({f"{name}\n{hole_psnr(picture):.1f} dB": picture for name, picture in results.items()})

@@ -102,7 +102,7 @@ ridge = camera.prox(y[None], grey, lam=SIGMA**2 * 12)[0]
 # DPS needs the gradient of the misfit only, so it takes any operator. ``samples`` draws several pictures that the prior
 # finds likely and that agree with the measurement. They come as the measurement came: torch, ``(n, C, H, W)``.
 
-draws = restore.solve(y, camera, "dps", noise=SIGMA, steps=80, zeta=1.0, samples=3, seed=0, progress=False)
+draws = restore.solve(y, camera, "dps", noise=SIGMA, steps=40, samples=3, seed=0, progress=False)
 mean = draws.mean(0)
 
 results = {"pseudo-inverse": inverse, "ridge": ridge, "draw 1": draws[0], "mean of 3": mean}
@@ -146,7 +146,7 @@ bright = torch.from_numpy(bright).float().permute(2, 0, 1)
 y = film(bright) + SCAN * torch.randn(bright.shape, generator=generator)
 
 inverse = -torch.log((1 - y).clamp(min=1e-3)) / 4
-x = restore.solve(y, FromCallable(film), "dps", noise=SCAN, steps=80, zeta=1.0, seed=0, progress=False)
+x = restore.solve(y, FromCallable(film), "dps", noise=SCAN, steps=40, seed=0, progress=False)
 
 show(
     {
