@@ -324,7 +324,7 @@ class Schedule:
                 min(sigma / alpha, 1e3) if alpha else 1e3
                 for alpha, sigma in map(self, (start, 1 / self.steps))
             ]
-            inner = self._times_of(np.geomspace(*ends, int(steps)))[1:-1]
+            inner = self._times_of(np.geomspace(ends[0], ends[1], int(steps)))[1:-1]
             return [start, *(float(t) for t in inner), 1 / self.steps, 0.0]
         times = np.linspace(start, 0, int(steps) + 1)
         if steps <= start * self.steps:

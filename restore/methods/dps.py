@@ -46,9 +46,9 @@ class DPS(Guided):
     ``x_hat' = x_hat + tau C A'^T r``,  ``tau = ||r||^2 / (<A'^T r, C A'^T r> + s_y^2 ||r||^2)``,
 
     with ``C A'^T r = (sigma_t^2 / alpha_t) grad_{x_t} -||r||^2 / 2``, which is the gradient that DPS takes in any case.
-    This ``tau`` is the exact step of steepest descent for the posterior given the state (the first iterate of MMPS's
-    conjugate gradients), so that nothing is left to tune: it suits any number of steps, sampler, noise level, range
-    and size, and goes to 0 as the noise goes to infinity.
+    This ``tau`` is the exact step of steepest descent towards ``(A C A^T + s_y^2)^{-1} r`` (the first iterate of
+    MMPS's conjugate gradients), so that nothing is left to tune: it suits any number of steps, sampler, noise level,
+    range and size, and goes to 0 as the noise goes to infinity.
 
     With a number for ``zeta`` it is the paper's method: every ancestral step is followed by
 
@@ -135,7 +135,10 @@ class DPS(Guided):
     def log_density(self, view: View) -> Tensor:
         """``log N(y; A x_hat, S)`` of every image, with one number for ``S``: its quotient with the residual."""
         length, _ = self.descent(view)
-        return diagonal_log_density(view.residual, per_image(1 / length, view.residual))
+        # Without a step there is no quotient: no residual, or nothing that the state could change in it.
+        least = view.noise + 1e-3 * view.unit_variance
+        lengths = view.residual.new_ones(view.residual.shape) * per_image(length, view.residual)
+        return diagonal_log_density(view.residual, torch.where(lengths > 0, 1 / lengths, least))
 
     def descent(self, view: View) -> tuple[Tensor, Tensor]:
         """Length ``tau`` of the step, ``(B,)``, and its direction ``C A'^T r``."""
