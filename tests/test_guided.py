@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
 import torch
-from toys import PixelPrior, draw, problem_for, smooth_prior
 from torch.distributions import MultivariateNormal
+from toys import PixelPrior, draw, problem_for, smooth_prior
 
 import restore
 import restore.methods.mmps
@@ -209,7 +210,7 @@ def test_every_iteration_comes_nearer(method, noise):
         rest = r - s @ u
         left.append(float(rest @ torch.linalg.solve(s, rest)))
     left = [float(r @ torch.linalg.solve(s, r)), *left]
-    assert all(after < before * (1 + 1e-9) for before, after in zip(left, left[1:], strict=False))
+    assert all(after < before * (1 + 1e-9) for before, after in itertools.pairwise(left))
     assert left[-1] < 0.05 * left[0]
 
 

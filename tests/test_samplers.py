@@ -209,7 +209,7 @@ class LogTimes(Method):
 
 
 class Impulses(Randomness):
-    """Picture 0 gets no noise; picture ``k + 1`` a one, in draw ``k`` alone. What it does is that draw's coefficient."""
+    """Picture 0 gets no noise; picture ``k + 1`` a one, in draw ``k`` alone: what it does is the draw's coefficient."""
 
     def __init__(self, count):
         super().__init__([])
@@ -223,13 +223,12 @@ class Impulses(Randomness):
 
 
 def pixel_moments(sampler, steps, prior):
-    """Exact mean and variance of a pixel's result: a run is affine in all its noise, memory of the sampler included."""
+    """Exact mean and variance of a pixel's result: a run is affine in all its noise, whatever the sampler remembers."""
     count = steps + 2
     problem = problem_for(torch.zeros(1, 1, 1), None, count, (1, 1, 1), randomness=Impulses(count))
     run = LogTimes().bind(prior, problem, sampler, steps)
     result = sampling_loop(run, lambda: None, lambda *_: None).flatten()
     coefficients = result[1:] - result[0]
-    # The start is noise alone, though the schedule holds a little signal: that much of the mean is missing.
     return float(result[0]), float(coefficients.square().sum())
 
 
