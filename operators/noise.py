@@ -113,6 +113,15 @@ class PoissonNoise(PerImage):
             torch.stack([torch.poisson(r, generator=g) for r, g in zip(rate, generator, strict=True)]) / peak
         )
 
+    def variance(self, y_clean: Tensor) -> Tensor:
+        """Variance of every number of the measurement, ``y_clean / peak``, at least that of a thousandth of a photon.
+
+        Args:
+            y_clean: ``(B, ...)``.
+        """
+        peak = _column(self, self.peak, y_clean)
+        return (peak * y_clean).clamp_min(1e-3) / peak**2
+
     def log_likelihood(self, y: Tensor, y_clean: Tensor) -> Tensor:
         """``log p(y | y_clean)`` of every image, in nats: the probability of ``peak * y`` counts.
 

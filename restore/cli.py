@@ -22,7 +22,7 @@ def common_options() -> argparse.ArgumentParser:
     group.add_argument("--seed", type=int, default=0, help="another number gives another result (default: 0)")
     group.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
     group.add_argument(
-        "--prior", default="photo", help="name or folder of the prior (default: photo, in the package)"
+        "--prior", default="photo", help="name, folder or file of the prior (default: photo, in the package)"
     )
     group.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser

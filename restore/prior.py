@@ -9,16 +9,17 @@ from __future__ import annotations
 import abc
 import copy
 import math
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from restore import memory
+from restore.networks import about
 from restore.schedule import Schedule
+from restore.tiles import on_any_size
 
 Prediction = Literal["epsilon", "sample", "v_prediction", "flow_prediction"]
 PREDICTIONS: tuple[str, ...] = ("epsilon", "sample", "v_prediction", "flow_prediction")
@@ -108,6 +109,10 @@ class Prior(BasePrior):
 
     Pictures of any size work: they are padded by reflection to what the network can take and cropped
     again, and beyond ``tile`` pixels a side they go through the network in overlapping tiles, which bounds the memory.
+    A network with attention is given tiles of the size that it was trained on, where it tells.
+
+    ``prior.save`` writes a prior; ``with_dtype``, ``with_checkpointing`` and ``compiled`` say how the network runs.
+    They, and all that begins with ``with``, give another prior and leave this one as it is.
 
     Args:
         network: The trained network.
@@ -118,10 +123,11 @@ class Prior(BasePrior):
         value_range: The interval of its images, normally (-1, 1).
         channels: Channels of its images; found out from the network where it tells.
         multiple: Heights and widths must be multiples of this; found out from the network where it tells.
-        tile: Largest side that goes through the network at once, in pixels; a multiple of ``multiple``, about 512
-            by default.
-        overlap: How far neighbouring tiles overlap, in pixels; about 64 by default.
-        config: What describes the prior in its saved folder (name, data, licence, ...).
+        tile: Largest side that goes through the network at once, in pixels; a multiple of ``multiple``. By default
+            ``trained_size`` where there is one, else about 512.
+        overlap: How far neighbouring tiles overlap, in pixels; about an eighth of a tile by default.
+        config: What describes the prior in its saved folder (name, data, licence, ...). With ``domain``
+            (e.g. ``"faces"``), a user is told that it knows nothing else.
 
     Raises:
         ValueError: If the prediction is not known or the range is empty.
@@ -156,20 +162,44 @@ class Prior(BasePrior):
         self.schedule = schedule
         self.prediction = prediction
         self.value_range = (float(low), float(high))
-        self.channels = channels if channels is not None else _channels_of(network)
-        self.multiple = multiple if multiple is not None else _multiple_of(network)
-        tile = self.multiple * math.ceil(512 / self.multiple) if tile is None else tile
-        overlap = self.multiple * math.ceil(64 / self.multiple) if overlap is None else overlap
+        self.channels = channels if channels is not None else about.channels_of(network)
+        self.multiple = multiple if multiple is not None else about.multiple_of(network)
+        self.config = dict(config or {})
+        if tile is None:  # At least three multiples, so that there is room for two overlaps.
+            tile = self.multiple * max(3, math.ceil(max(self.trained_size or (512,)) / self.multiple))
+        overlap = self.multiple * math.ceil(tile / 8 / self.multiple) if overlap is None else overlap
         if tile % self.multiple or overlap % self.multiple or not 0 < 2 * overlap < tile:
             raise ValueError(
                 f"tile and overlap must be multiples of {self.multiple} (what the network's sides must be), and tile "
                 f"more than twice the overlap; got tile={tile}, overlap={overlap}"
             )
         self.tile, self.overlap = tile, overlap
-        self.config = dict(config or {})
         self.name = str(self.config.get("name", "prior"))
         self.class_labels: Tensor | None = None
         self.autocast: torch.dtype | None = None
+        self.backend: str | None = None
+        #: Warnings that were given (:mod:`restore.quality`), by it or by a copy that ``with_labels`` or so made.
+        self.said: set[str] = set()
+
+    # ---------------------------------------------------------------- what it was trained on
+
+    @property
+    def trained_size(self) -> tuple[int, int] | None:
+        """Height and width of the pictures that it was trained on, in pixels, where that matters and is known.
+
+        It matters to a network with attention, which sees every picture as a whole, and is at its best with that
+        size. It is what ``config["trained_size"]`` says, a side or two, or else what the network tells.
+        """
+        size = self.config.get("trained_size", about.trained_size_of(self.network))
+        if size is None:
+            return None
+        height, width = (size, size) if isinstance(size, int) else size
+        return int(height), int(width)
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the network is conditional on a class: it cannot be called before :meth:`with_labels`."""
+        return about.needs_labels(self.network)
 
     # ---------------------------------------------------------------- where and how it runs
 
@@ -193,17 +223,87 @@ class Prior(BasePrior):
         conditioned.class_labels = torch.as_tensor(class_labels, dtype=torch.long).reshape(-1)
         return conditioned
 
-    def with_autocast(self, dtype: torch.dtype) -> Prior:
-        """The same prior, with the network's arithmetic in another precision, e.g. ``torch.bfloat16``."""
-        other = copy.copy(self)
-        other.autocast = None if dtype == torch.float32 else dtype
+    def with_autocast(self, dtype: str | torch.dtype) -> Prior:
+        """The same prior, with the network's convolutions and products in another precision; ``float32`` ends that.
+
+        Weights stay as they are, and normalisations in float32. This is what ``solve(..., dtype=)`` does.
+
+        Args:
+            dtype: ``"bfloat16"``, ``"float16"`` or ``"float32"``, or the type of torch.
+        """
+        other, named = copy.copy(self), memory.precision(dtype)
+        other.autocast = None if named == torch.float32 else named
         return other
 
-    def save(self, folder: str | Path) -> Path:
-        """Writes the prior as a folder: ``config.json`` and ``model.safetensors``. See :func:`restore.load_prior`."""
-        from restore.checkpoint import save_prior
+    def with_dtype(self, dtype: str | torch.dtype) -> Prior:
+        """The same prior, with the network's weights and all of its arithmetic in another precision: half the memory.
 
-        return save_prior(self, folder)
+        State and estimate stay in the type of the state. It is a little less exact than :meth:`with_autocast`.
+
+        Args:
+            dtype: ``"bfloat16"``, ``"float16"`` or ``"float32"``, or the type of torch.
+        """
+        return self._with_network(memory.in_dtype(self.network, memory.precision(dtype)))
+
+    def with_checkpointing(self) -> Prior:
+        """The same prior, with less memory for a gradient: activations are computed again instead of kept.
+
+        Results and gradients are the same. A gradient costs one more forward pass, all else what it did.
+
+        Raises:
+            TypeError: If the network is not made of blocks of diffusers.
+        """
+        return self._with_network(memory.checkpointed(self.network))
+
+    def compiled(self, backend: str = "inductor") -> Prior:
+        """The same prior, with the network compiled (``torch.compile``).
+
+        The first call takes a minute or so, and so does the first one of another size, or with a gradient. It pays on a
+        GPU over many calls at one size, hardly on a CPU. PyTorch 2.13 compiles wrong gradients of such networks on a
+        CPU; 2.15 is right.
+
+        Args:
+            backend: A backend of ``torch.compile``.
+        """
+        other = copy.copy(self)
+        other.backend = backend
+        return other._with_network(memory.twin(self.network))
+
+    def _with_network(self, network: nn.Module) -> Prior:
+        other = copy.copy(self)
+        other.network = network
+        if self.backend is not None:
+            network.compile(backend=self.backend)
+        return other
+
+    def save(self, folder: str | Path, format: Literal["restore", "diffusers"] = "restore") -> Path:
+        """Writes the prior as a folder, which :func:`restore.load_prior` reads.
+
+        Args:
+            folder: Made if it does not exist; files of an earlier save are replaced.
+            format: ``"restore"``: ``config.json`` and ``model.safetensors``. ``"diffusers"``: a ``DDPMPipeline``, see
+                :func:`restore.export.save_pipeline`.
+
+        Raises:
+            TypeError: If the network cannot be described by a configuration.
+            ValueError: If the format is unknown or cannot hold the prior, or the folder holds the other one.
+        """
+        from restore.export import save
+
+        return save(self, folder, format)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = True,
+        token: str | None = None,
+        format: Literal["restore", "diffusers"] = "restore",
+    ) -> str:
+        """Uploads the prior with a model card to the Hugging Face Hub. See :func:`restore.export.push_to_hub`."""
+        from restore.export import push_to_hub
+
+        return push_to_hub(self, repo_id, private=private, token=token, format=format)
 
     # ---------------------------------------------------------------- the function
 
@@ -217,13 +317,8 @@ class Prior(BasePrior):
         Returns:
             The estimate of the clean image, of the shape and dtype of ``x_t``.
         """
-        if isinstance(t, Tensor):
-            step = torch.tensor([self.schedule.step_of(float(v)) for v in t.reshape(-1)], device=x_t.device)
-            step = step.expand(len(x_t)) if len(step) == 1 else step
-        else:
-            step = torch.full((len(x_t),), self.schedule.step_of(t), device=x_t.device)
         alpha, sigma = self._at(x_t, t)
-        output = self._sized(x_t, step)
+        output = self._sized(x_t, self._steps_of(x_t, t))
         if self.prediction == "sample":
             return output
         if self.prediction == "epsilon":
@@ -232,16 +327,53 @@ class Prior(BasePrior):
             return (alpha * x_t - sigma * output) / (alpha**2 + sigma**2)
         return (x_t - sigma * output) / (alpha + sigma)
 
-    def _sized(self, x: Tensor, step: Tensor) -> Tensor:
-        """The network on a picture of any size."""
-        height, width = x.shape[-2:]
-        bottom, right = -height % self.multiple, -width % self.multiple
-        if bottom or right:
-            x = _pad(x, bottom, right)
-        out = self._tiled(x, step) if max(x.shape[-2:]) > self.tile else self._evaluate(x, step)
-        return out[..., :height, :width]
+    def _steps_of(self, x_t: Tensor, t: float | Tensor) -> Tensor:
+        """The step numbers ``(B,)`` that the network is given."""
+        if isinstance(t, Tensor):
+            step = torch.tensor([self.schedule.step_of(float(v)) for v in t.reshape(-1)], device=x_t.device)
+            return step.expand(len(x_t)) if len(step) == 1 else step
+        return torch.full((len(x_t),), self.schedule.step_of(t), device=x_t.device)
 
-    def _evaluate(self, x: Tensor, step: Tensor) -> Tensor:
+    def variance(self, x_t: Tensor, t: float | Tensor) -> Tensor:
+        """The learned variance of one trained step, ``Var[x_{t - 1/T} | x_t]``, for networks that predict it.
+
+        ``exp(f log beta + (1 - f) log beta~)``, where ``f = (v + 1) / 2`` with the network's ``v``, ``beta`` is
+        the noise added by the step, and ``beta~`` what of it remains if ``x_0`` is known (*Improved Denoising
+        Diffusion Probabilistic Models*, 2021, arXiv:2102.09672). The first step takes the second one's ``beta~``,
+        since its own is 0.
+
+        Args:
+            x_t: Noisy state ``(B, C, H, W)``.
+            t: Time in [1/T, 1], on a trained step; one float, or one per image ``(B,)``.
+
+        Returns:
+            Variances, ``(B, C, H, W)``.
+
+        Raises:
+            ValueError: If the network does not predict it, or a time is between the trained steps.
+        """
+        if about.outputs_of(self.network) != 2 * x_t.shape[1]:
+            raise ValueError(f"the network of {self.name!r} predicts no variance")
+        times = torch.as_tensor(t, dtype=torch.float64).reshape(-1).cpu()
+        steps = (times * self.schedule.steps).round()
+        if (steps < 1).any() or ((times * self.schedule.steps - steps).abs() > 1e-6).any():
+            raise ValueError(f"the variance is learned for trained steps, k/{self.schedule.steps}, not t={t}")
+        if self.schedule.steps < 2:
+            raise ValueError("a schedule of one step has no variance to learn")
+        bars = [self.schedule(step / self.schedule.steps)[0] ** 2 for step in (steps, steps - 1)]
+        beta = 1 - bars[0] / bars[1]
+        late = steps.clamp(min=2)
+        bar, before = (self.schedule(step / self.schedule.steps)[0] ** 2 for step in (late, late - 1))
+        rest = (1 - bar / before) * (1 - before) / (1 - bar)
+        share = (self._sized(x_t, self._steps_of(x_t, t), variance=True) + 1) / 2
+        return (share * per_image(beta.log(), x_t) + (1 - share) * per_image(rest.log(), x_t)).exp()
+
+    def _sized(self, x: Tensor, step: Tensor, variance: bool = False) -> Tensor:
+        """The network on a picture of any size: what it predicts, or the channels of the variance behind it."""
+        evaluate = partial(self._evaluate, step=step, variance=variance)
+        return on_any_size(evaluate, x, multiple=self.multiple, tile=self.tile, overlap=self.overlap)
+
+    def _evaluate(self, x: Tensor, step: Tensor, variance: bool) -> Tensor:
         options = {}
         if self.class_labels is not None:
             labels = self.class_labels.to(x.device)
@@ -255,83 +387,8 @@ class Prior(BasePrior):
         with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
             out = self.network(x.to(dtype).contiguous(memory_format=layout), step.float(), **options)
         out = (out if isinstance(out, Tensor) else out.sample).to(x.dtype)
-        return out[:, : x.shape[1]]  # A learned variance, where there is one, lies in the channels behind.
-
-    def _tiled(self, x: Tensor, step: Tensor) -> Tensor:
-        """Overlapping tiles, blended with weights that fall linearly towards the tiles' edges."""
-        rows, columns = (_tile_starts(size, self.tile, self.overlap) for size in x.shape[-2:])
-        total, weight = torch.zeros_like(x), torch.zeros_like(x[:1, :1])
-        differentiable = torch.is_grad_enabled() and x.requires_grad
-        evaluate: Callable[[Tensor, Tensor], Tensor] = self._evaluate
-        if differentiable:
-            # The activations of all tiles at once would be what tiles are to avoid: recompute them.
-            evaluate = lambda part, step: checkpoint(self._evaluate, part, step, use_reentrant=False)  # noqa: E731
-        for top in rows:
-            for left in columns:
-                window = (..., slice(top, top + self.tile), slice(left, left + self.tile))
-                part = x[window]
-                ramp = _ramp(part.shape[-2], self.overlap, x)[:, None] * _ramp(
-                    part.shape[-1], self.overlap, x
-                )
-                padding = (
-                    left,
-                    x.shape[-1] - left - part.shape[-1],
-                    top,
-                    x.shape[-2] - top - part.shape[-2],
-                )
-                if differentiable:
-                    total = total + F.pad(evaluate(part, step) * ramp, padding)
-                else:
-                    total[window] += evaluate(part, step) * ramp
-                weight[window] += ramp
-        return total / weight
+        return out[:, x.shape[1] :] if variance else out[:, : x.shape[1]]
 
     def __repr__(self) -> str:
         millions = sum(p.numel() for p in self.network.parameters()) / 1e6
         return f"<Prior {self.name!r}: {millions:.1f} M parameters, {self.prediction}, {self.schedule}>"
-
-
-def _pad(x: Tensor, bottom: int, right: int) -> Tensor:
-    """Padding by reflection where the picture is large enough for it, by its last rows and columns where not."""
-    for amount, axis in ((bottom, -2), (right, -1)):
-        while amount:
-            size = x.shape[axis]
-            step = min(amount, size - 1) if size > 1 else amount
-            pad = (0, 0, 0, step) if axis == -2 else (0, step, 0, 0)
-            x = F.pad(x, pad, mode="reflect" if size > 1 else "replicate")
-            amount -= step
-    return x
-
-
-def _tile_starts(size: int, tile: int, overlap: int) -> list[int]:
-    if size <= tile:
-        return [0]
-    count = math.ceil((size - overlap) / (tile - overlap))
-    # The last tile ends with the picture. All starts are multiples of the network's, so that every tile meets the
-    # same grid of folded pixels and strides as the whole picture would.
-    return [min(i * (tile - overlap), size - tile) for i in range(count)]
-
-
-def _ramp(size: int, overlap: int, like: Tensor) -> Tensor:
-    """Weights of a tile: next to nothing in the outer quarter of the overlap, where it lacks its surroundings."""
-    edge = torch.arange(1, size + 1, device=like.device, dtype=like.dtype)
-    inside = torch.minimum(edge, edge.flip(0)) - overlap / 4
-    # Not nothing: along the picture's own border there is no other tile.
-    return (inside / (overlap / 2)).clamp(1e-4, 1)
-
-
-def _channels_of(network: nn.Module) -> int | None:
-    for holder in (getattr(network, "config", None), network):  # diffusers warns where its models are asked
-        for attribute in ("channels", "in_channels"):
-            value = getattr(holder, attribute, None)
-            if isinstance(value, int):
-                return value
-    return None
-
-
-def _multiple_of(network: nn.Module) -> int:
-    value = getattr(network, "multiple", None)
-    if isinstance(value, int):
-        return value
-    widths = getattr(getattr(network, "config", None), "block_out_channels", None)
-    return 2 ** (len(widths) - 1) if widths else 1

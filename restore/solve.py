@@ -18,12 +18,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from operators import Blur, Downsample, Grayscale, Identity, LinearOperator, Mask, Operator
+from operators import (
+    Blur,
+    Downsample,
+    GaussianNoise,
+    Grayscale,
+    Identity,
+    LinearOperator,
+    Mask,
+    Operator,
+    PoissonNoise,
+)
 from restore.checkpoint import load_prior
 from restore.images import ImageFormat, to_batch
-from restore.methods import REGISTRY, as_method, options_of
+from restore.memory import precision
+from restore.methods import REGISTRY, as_method, choose, options_of
 from restore.methods.base import Method, Problem
 from restore.prior import BasePrior, Prior
+from restore.quality import judge
 from restore.randomness import Randomness
 from restore.samplers import Sampler, as_sampler
 
@@ -66,7 +78,7 @@ def solve(
     method: str | Method = "dps",
     *,
     prior: str | Path | BasePrior = "photo",
-    noise: float | Sequence[float] | Tensor = 0.0,
+    noise: float | Sequence[float] | Tensor | GaussianNoise | PoissonNoise = 0.0,
     steps: int | None = None,
     samples: int | None = None,
     sampler: str | Sampler | None = None,
@@ -84,9 +96,10 @@ def solve(
             ``(C, H, W)``; also batches, numpy ``(B, H, W, C)`` or torch ``(B, C, H, W)``.
         operator: What made it: ``Mask``, ``Blur``, ``Downsample``, ``Grayscale``, ..., or your own.
         method: A name (see :func:`restore.methods`), or an instance such as ``restore.methods.DPS(zeta=0.5)``.
+            ``"auto"`` chooses (see :func:`restore.methods.choose`), with ``steps`` as the budget of network calls.
         prior: A name, a folder (see :func:`restore.load_prior`), or a prior.
         noise: Standard deviation of the Gaussian noise in ``y``, in the units of ``y`` (of 255, if it is uint8); one
-            number, or one per image.
+            number, or one per image. Or a ``PoissonNoise``, for the methods that take it.
         steps: Number of downward steps of the schedule; the method's own number by default.
         samples: Number of draws for each image.
         sampler: ``"ddpm"``, ``"ddim"`` or a sampler; the method's own by default.
@@ -126,19 +139,22 @@ def solve(
             f"operator is a {type(operator).__name__}, expected one of the operators (Mask, Blur, ...); "
             f"a function can be used as FromCallable(function)"
         )
+    steps = _whole(steps, "steps") if steps is not None else None
+    batch, layout = to_batch(y, check_range=False, name="y")
+    images = len(batch)
+    if method == "auto":
+        measured = math.prod(batch.shape[1:])
+        method, steps = choose(operator, measured, gaussian=not isinstance(noise, PoissonNoise), calls=steps)
     chosen = as_method(method, **options)
     scheme = None if sampler is None else as_sampler(sampler)
     if scheme is not None and not chosen.takes_sampler:
         raise ValueError(
             f"{chosen.name} has a step of its own and takes no sampler; its options are {options_of(type(chosen))}"
         )
-    steps = _whole(steps, "steps") if steps is not None else None
     count = _whole(samples, "samples") if samples is not None else 1
-
-    batch, layout = to_batch(y, check_range=False, name="y")
-    images = len(batch)
-    noise_std = _noise(noise, images, layout)
-    _check_method(chosen, operator, noise_std)
+    poisson = noise if isinstance(noise, PoissonNoise) else None
+    noise_std = _noise(noise, batch, layout)
+    _check_method(chosen, operator, noise_std, poisson)
     shape = operator.image_shape(tuple(batch.shape[1:]))
     operator.check_images(torch.empty(images, *shape, device="meta"))
     fits = operator.measurement_shape(shape)
@@ -151,6 +167,9 @@ def solve(
     where = _device(device, prior, batch)
     denoiser = prior if isinstance(prior, BasePrior) else load_prior(prior)
     _check_prior(denoiser, shape, batch, operator)
+    _check_labels(denoiser, images)
+    if isinstance(denoiser, Prior):
+        judge(denoiser, *shape[1:])
     denoiser = denoiser.to(where)
     if dtype is not None:
         denoiser = _in_precision(denoiser, dtype)
@@ -158,7 +177,7 @@ def solve(
     places = {operator.device, *(tensor.device for tensor in (*operator.buffers(), *operator.parameters()))}
     if places != {where}:
         operator = copy.deepcopy(operator).to(where)
-    target, physics, noise_std = _in_range_of(denoiser, batch, operator, noise_std, shape)
+    target, physics, noise_std = _in_range_of(denoiser, batch, operator, noise_std, shape, poisson)
 
     randomness = Randomness.for_draws(seed, images, count, where)
     parts = _parts(images * count, shape, where, chosen)
@@ -176,6 +195,8 @@ def solve(
                 noise_std[index],
                 (len(states), *shape),
                 randomness.part(part, chosen.states_per_draw),
+                poisson.to(where).select(index) if poisson else None,
+                denoiser.value_range[1] - denoiser.value_range[0],
             )
             run = chosen.bind(_with_labels_of(denoiser, index), problem, scheme, steps)
             report = _reporter(callback, denoiser, _downward(times), part)
@@ -225,12 +246,15 @@ def sample(
     denoiser = prior if isinstance(prior, BasePrior) else load_prior(prior)
     if denoiser.channels not in (None, shape[1]):
         raise ValueError(f"{denoiser.name!r} makes pictures of {denoiser.channels} channels, not {shape[1]}")
-    where = _device(device, prior, torch.empty(0))
-    denoiser = denoiser.to(where)
     if class_labels is not None:
         if not isinstance(denoiser, Prior):
             raise TypeError(f"{denoiser.name!r} takes no class labels: only priors that are networks do")
         denoiser = denoiser.with_labels(class_labels)
+    _check_labels(denoiser, shape[0])
+    if isinstance(denoiser, Prior):
+        judge(denoiser, *shape[2:])
+    where = _device(device, prior, torch.empty(0))
+    denoiser = denoiser.to(where)
     randomness = Randomness.for_draws(seed, 1, shape[0], where)
     parts, pictures = _parts(shape[0], shape, where, Method()), []
     with _bar(len(parts) * steps, "sampling", progress) as bar:
@@ -286,16 +310,21 @@ def sampling_loop(
 
 
 def _in_range_of(
-    prior: BasePrior, y: Tensor, operator: Operator, noise: Tensor, shape: tuple[int, ...]
+    prior: BasePrior,
+    y: Tensor,
+    operator: Operator,
+    noise: Tensor,
+    shape: tuple[int, ...],
+    poisson: PoissonNoise | None = None,
 ) -> tuple[Tensor, Operator, Tensor]:
     """Measurement, operator and noise level for images in the prior's range instead of [0, 1].
 
     With ``x_prior = low + scale x`` a linear operator stays as it is, and ``A x_prior = low A 1 + scale y``. Any
-    other operator is given its images in [0, 1].
+    other operator is given its images in [0, 1], and so is one under photon noise, whose counts know no offset.
     """
     low, high = prior.value_range
     scale = high - low
-    if not isinstance(operator, LinearOperator):
+    if poisson is not None or not isinstance(operator, LinearOperator):
         return (
             scale * y,
             (operator if (low, high) == (0, 1) else _InUnitRange(operator, low, high)),
@@ -351,13 +380,16 @@ def _to_unit(prior: BasePrior, x: Tensor) -> Tensor:
 # -------------------------------------------------------------------- checks, all before the first network call
 
 
-def suited(method: type[Method] | Method, operator: Operator, noisy: bool) -> list[str]:
+def suited(
+    method: type[Method] | Method, operator: Operator, noisy: bool, poisson: bool = False
+) -> list[str]:
     """What a method lacks for a problem, in words; nothing if it will do.
 
     Args:
         method: A method.
         operator: The operator of the problem.
         noisy: Whether its measurement is noisy.
+        poisson: Whether by photon noise.
     """
     mask = operator if isinstance(operator, Mask) else None
     binary = mask is not None and bool(((mask.mask == 0) | (mask.mask == 1)).all())
@@ -371,14 +403,15 @@ def suited(method: type[Method] | Method, operator: Operator, noisy: bool) -> li
         "mask": (binary, "a Mask of zeros and ones"),
         "noise-free": (not noisy, "a measurement without noise (noise=0)"),
     }
-    return [words for need, (there, words) in held.items() if need in method.needs and not there]
+    lacking = [words for need, (there, words) in held.items() if need in method.needs and not there]
+    return [*lacking, "Gaussian noise"] if poisson and not method.takes_poisson else lacking
 
 
-def _check_method(method: Method, operator: Operator, noise: Tensor) -> None:
+def _check_method(method: Method, operator: Operator, noise: Tensor, poisson: PoissonNoise | None) -> None:
     noisy = bool((noise > 0).any())
-    lacking = suited(method, operator, noisy)
+    lacking = suited(method, operator, noisy, poisson is not None)
     if lacking:
-        able = [name for name, other in REGISTRY.items() if not suited(other, operator, noisy)]
+        able = [n for n, other in REGISTRY.items() if not suited(other, operator, noisy, poisson is not None)]
         given = f"{type(operator).__name__}{' with noise' if noisy else ''}"
         raise ValueError(
             f"{method.name} needs {' and '.join(lacking)}; got {given}. Methods that will do: {', '.join(able)}"
@@ -394,14 +427,24 @@ def _check_prior(prior: BasePrior, shape: tuple[int, ...], y: Tensor, operator: 
             f"with a measurement of shape {tuple(y.shape[1:])} is of a picture of {shape[0]}. For a grey picture, give "
             f"its values three times; for colour, leave transparency (a fourth channel) out"
         )
-    labels = prior.class_labels if isinstance(prior, Prior) else None
-    if labels is not None and len(labels) not in (1, len(y)):
-        raise ValueError(
-            f"the prior has {len(labels)} class labels for {len(y)} images: give one, or one per image"
-        )
     if prior.image_size not in (None, tuple(shape[1:])):
         raise ValueError(
             f"the prior {prior.name!r} is for pictures of {prior.image_size} (height, width), not {shape[1:]}"
+        )
+
+
+def _check_labels(prior: BasePrior, images: int) -> None:
+    if not isinstance(prior, Prior):
+        return
+    labels = prior.class_labels
+    if labels is None and prior.needs_labels:
+        raise ValueError(
+            f"the prior {prior.name!r} is conditional on a class and has no labels: say prior.with_labels(3), for all "
+            f"images, or give one label per image"
+        )
+    if labels is not None and len(labels) not in (1, images):
+        raise ValueError(
+            f"the prior has {len(labels)} class labels for {images} images: give one, or one per image"
         )
 
 
@@ -412,16 +455,25 @@ def _with_labels_of(prior: BasePrior, index: Tensor) -> BasePrior:
     return prior.with_labels(prior.class_labels[index.cpu()])
 
 
-def _noise(noise: float | Sequence[float] | Tensor, images: int, layout: ImageFormat) -> Tensor:
+def _noise(noise: Any, y: Tensor, layout: ImageFormat) -> Tensor:
+    if isinstance(noise, PoissonNoise):
+        if layout.scale != 1:
+            raise ValueError("photon noise is in units of white, not of 255: give y as floats in [0, 1]")
+        return (
+            noise.variance(y.clamp_min(0)).flatten(1).mean(1).sqrt()
+        )  # Of a whole image; see Problem.variance.
+    noise = noise.std if isinstance(noise, GaussianNoise) else noise
     try:
         std = torch.as_tensor(noise, dtype=torch.float64).detach().cpu().flatten()
     except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"noise is a standard deviation, a number or one per image, not {noise!r}") from None
-    if len(std) not in (1, images):
-        raise ValueError(f"noise has {len(std)} numbers for {images} images: give one, or one per image")
+        raise TypeError(
+            f"noise is a standard deviation, a number or one per image, or a PoissonNoise; not {noise!r}"
+        ) from None
+    if len(std) not in (1, len(y)):
+        raise ValueError(f"noise has {len(std)} numbers for {len(y)} images: give one, or one per image")
     if not (torch.isfinite(std) & (std >= 0)).all():
         raise ValueError(f"noise is a standard deviation: finite and at least 0, not {std.tolist()}")
-    return (std / layout.scale).float().expand(images).clone()
+    return (std / layout.scale).float().expand(len(y)).clone()
 
 
 def _whole(value: object, name: str) -> int:
@@ -461,9 +513,7 @@ def _device(device: str | torch.device | None, prior: str | Path | BasePrior, y:
 
 
 def _in_precision(prior: BasePrior, dtype: str | torch.dtype) -> BasePrior:
-    named = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if named not in (torch.float32, torch.bfloat16, torch.float16):
-        raise ValueError(f"dtype must be 'float32', 'bfloat16' or 'float16', not {dtype!r}")
+    named = precision(dtype)
     if not isinstance(prior, Prior):
         raise TypeError(f"{prior.name!r} has no network whose precision could be chosen: leave dtype out")
     return prior.with_autocast(named)

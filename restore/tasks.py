@@ -20,13 +20,6 @@ from restore.prior import BasePrior
 from restore.randomness import stream_seed
 from restore.solve import solve
 
-#: Settings with which each task looks good within half a minute for 256 x 256 pixels on two CPU cores.
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "inpaint": {"method": "ddnm", "steps": 100, "options": {}},
-    "super_resolve": {"method": "ddnm", "steps": 100, "options": {"eta": 1.0}},
-    "deblur": {"method": "diffpir", "steps": 30, "options": {"zeta": 1.0}},
-    "colorize": {"method": "ddnm", "steps": 100, "options": {}},
-}
 MARGIN = 64
 #: Colours are found for a picture whose shorter side is about this.
 COLOUR_SIZE = 96
@@ -48,7 +41,7 @@ def inpaint(
             the holes is not looked at.
         mask: ``(H, W)``, for all pictures: True, or above 0, where the picture is kept. Masks drawn in an editor,
             white where something is to be filled in, are read by ``operators.mask_from_image``.
-        method: A method that can fill holes; DDNM by default.
+        method: A method that can fill holes; by default, ``"auto"`` chooses.
         steps: Number of steps.
         **settings: Further arguments of :func:`restore.solve`, e.g. ``seed=0, samples=4, prior="photo"``.
 
@@ -83,12 +76,13 @@ def inpaint(
     colour, back = _as_colour(batch, settings["prior"])
     samples, settings = _draws(settings, layout)
     result = torch.where(kept.to(batch.device), colour, 0).repeat(samples or 1, 1, 1, 1)
-    for number, (rows, columns) in enumerate(hole_windows(kept.numpy(), MARGIN)):
+    # A network that was trained on whole pictures of one size is shown as much of this one.
+    least = max(getattr(settings["prior"], "trained_size", None) or (1,))
+    for number, (rows, columns) in enumerate(hole_windows(kept.numpy(), MARGIN, least)):
         part = kept[rows, columns]
         y = torch.where(part.to(batch.device), colour[..., rows, columns], 0)
-        filled = _solve(
-            "inpaint", y, Mask(part), method, steps, {**_seeded(settings, number), "samples": samples or 1}
-        )
+        own = {**_seeded(settings, number), "samples": samples or 1}
+        filled = solve(y, Mask(part), method or "auto", steps=steps, **own)
         hole = ~part.to(batch.device)
         target = result[..., rows, columns]
         result[..., rows, columns] = torch.where(hole, filled.flatten(0, 1), target)
@@ -104,7 +98,7 @@ def super_resolve(
     Args:
         image: The small picture: numpy ``(H, W)`` or ``(H, W, 3)``, PIL, torch ``(C, H, W)``, or a batch.
         scale: How many times higher and wider, at least 2.
-        method: A method; DDNM by default.
+        method: A method; by default, ``"auto"`` chooses.
         steps: Number of steps.
         **settings: Further arguments of :func:`restore.solve`; ``noise`` if the picture is noisy.
 
@@ -126,7 +120,7 @@ def super_resolve(
     def enlarge(part: Tensor, number: int = 0) -> Tensor:
         operator = Downsample(int(scale))
         own = {**_seeded(settings, number), "samples": samples or 1}
-        x = _solve("super_resolve", part, operator, method, steps, own).flatten(0, 1)
+        x = solve(part, operator, method or "auto", steps=steps, **own).flatten(0, 1)
         return _consistent(x, part, operator, settings)
 
     if colour.shape[-2] * colour.shape[-1] * scale**2 <= PIXELS_AT_ONCE:
@@ -151,7 +145,7 @@ def deblur(
         image: The blurred picture: numpy ``(H, W)`` or ``(H, W, 3)``, PIL, torch ``(C, H, W)``, or a batch.
         kernel: The blur, ``(h, w)``, e.g. ``operators.gaussian_kernel(3.0)``; it is made to sum to 1.
         noise: Standard deviation of the noise in the picture, in its units; a hundredth of its range by default.
-        method: A method; DiffPIR by default.
+        method: A method; by default, ``"auto"`` chooses.
         steps: Number of steps.
         **settings: Further arguments of :func:`restore.solve`.
 
@@ -182,7 +176,7 @@ def deblur(
     operator = Blur((weights / weights.sum()).float(), boundary="valid")
     operator.cg_iterations = 25  # A proximal step on the way need not be exact: 0.03 dB from 200.
     settings = {**settings, "noise": level, "samples": samples or 1}
-    result = _solve("deblur", colour, operator, method, steps, settings).flatten(0, 1)
+    result = solve(colour, operator, method or "auto", steps=steps, **settings).flatten(0, 1)
     (top, left), (height, width) = (n - 1 - n // 2 for n in weights.shape[-2:]), batch.shape[-2:]
     return layout.restore(back(result[..., top : top + height, left : left + width]), samples=samples)
 
@@ -205,7 +199,7 @@ def colorize(
         image: The picture: numpy ``(H, W)``, PIL, torch ``(1, H, W)``, or a batch; of a colour picture
             the luma is taken.
         working_size: The shorter side of the reduced picture, in pixels; what is smaller is not reduced.
-        method: A method; DDNM by default.
+        method: A method; by default, ``"auto"`` chooses.
         steps: Number of steps.
         **settings: Further arguments of :func:`restore.solve`.
 
@@ -229,7 +223,7 @@ def colorize(
     factor = max(1, round(min(luma.shape[-2:]) / working_size))
     rows, columns = (max(1, round(n / factor)) for n in luma.shape[-2:])
     small = luma if factor == 1 else F.interpolate(luma, (rows, columns), mode="area")
-    found = _solve("colorize", small, operator, method, steps, with_samples).flatten(0, 1)
+    found = solve(small, operator, method or "auto", steps=steps, **with_samples).flatten(0, 1)
     chroma = found - operator(found)
     if factor > 1:
         chroma = _along_edges(luma.repeat(samples or 1, 1, 1, 1), chroma, factor)
@@ -237,21 +231,6 @@ def colorize(
 
 
 # -------------------------------------------------------------------- what they share
-
-
-def _solve(
-    task: str,
-    y: Tensor,
-    operator: LinearOperator,
-    method: str | None,
-    steps: int | None,
-    settings: dict[str, Any],
-) -> Tensor:
-    """``solve`` with the task's defaults; those of the default method are not for another method."""
-    chosen = DEFAULTS[task]
-    options = chosen["options"] if method in (None, chosen["method"]) else {}
-    steps = chosen["steps"] if steps is None else steps
-    return solve(y, operator, method or chosen["method"], steps=steps, **{**options, **settings})
 
 
 def _along_edges(luma: Tensor, chroma: Tensor, factor: int) -> Tensor:
@@ -315,12 +294,13 @@ def _consistent(x: Tensor, y: Tensor, operator: LinearOperator, settings: dict[s
     return x
 
 
-def hole_windows(kept: np.ndarray, margin: int) -> list[tuple[slice, slice]]:
+def hole_windows(kept: np.ndarray, margin: int, least: int = 1) -> list[tuple[slice, slice]]:
     """Rectangles that hold all holes of a mask, with a margin around each; rectangles do not overlap.
 
     Args:
         kept: ``(H, W)`` boolean, False in the holes.
         margin: Pixels around each hole, as far as the picture goes.
+        least: Height and width of a rectangle are at least this, as far as the picture goes.
 
     Returns:
         Rows and columns of each rectangle; none if there is no hole.
@@ -333,7 +313,9 @@ def hole_windows(kept: np.ndarray, margin: int) -> list[tuple[slice, slice]]:
     """
     from skimage.measure import label, regionprops
 
-    boxes = [_grown(region.bbox, margin, kept.shape) for region in regionprops(label(~kept, connectivity=2))]
+    boxes = [
+        _grown(region.bbox, margin, least, kept.shape) for region in regionprops(label(~kept, connectivity=2))
+    ]
     merged = True
     while merged:  # Two rectangles that overlap become the one around both, until none do.
         merged, rest = False, boxes
@@ -350,14 +332,17 @@ def hole_windows(kept: np.ndarray, margin: int) -> list[tuple[slice, slice]]:
     return [(slice(top, bottom), slice(left, right)) for top, left, bottom, right in boxes]
 
 
-def _grown(box: tuple[int, ...], margin: int, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    top, left, bottom, right = box
-    return (
-        max(top - margin, 0),
-        max(left - margin, 0),
-        min(bottom + margin, shape[0]),
-        min(right + margin, shape[1]),
-    )
+def _grown(
+    box: tuple[int, ...], margin: int, least: int, shape: tuple[int, ...]
+) -> tuple[int, int, int, int]:
+    def along(start: int, end: int, size: int) -> tuple[int, int]:
+        start, end = max(start - margin, 0), min(end + margin, size)
+        length = min(max(end - start, least), size)
+        start = min(max(start - (length - (end - start)) // 2, 0), size - length)
+        return start, start + length
+
+    (top, bottom), (left, right) = along(box[0], box[2], shape[0]), along(box[1], box[3], shape[1])
+    return top, left, bottom, right
 
 
 def _by_patches(y: Tensor, scale: int, samples: int, enlarge: Callable[[Tensor, int], Tensor]) -> Tensor:

@@ -22,7 +22,6 @@ from restore.cli import main
 from restore.images import read_image, write_image
 from restore.methods import DAPS, DDNM
 from restore.metrics import data_misfit, psnr, ssim
-from restore.tasks import DEFAULTS
 
 QUICK = {"size": 32, "progress": False}
 
@@ -160,13 +159,14 @@ def test_runs_at_given_numbers_of_calls(folder, prior):
         steps_for(5, DAPS(ode_steps=7), example, prior)
 
 
-def test_the_defaults_are_those_of_the_tasks(folder, prior):
-    results = pictures(folder, prior, ["default"], ["x4", "blur"], limit=1, **QUICK)
-    for result, repair in zip(results, ("super_resolve", "deblur"), strict=True):
-        usual = DEFAULTS[repair]
-        assert result.method.startswith(f"{usual['method']}:steps={usual['steps']}")
-        for option, value in usual["options"].items():
-            assert f"{option}={value}" in result.method
+def test_the_default_is_what_auto_chooses(folder, prior):
+    results = pictures(folder, prior, ["default", "auto:steps=4"], ["x4", "blur"], limit=1, **QUICK)
+    assert [result.method for result in results] == 2 * [
+        "diffpir:steps=50,zeta=1.0",
+        "diffpir:steps=4,zeta=1.0",
+    ]
+    with pytest.raises(TypeError, match="auto has no option 'zeta'; its options are steps"):
+        pictures(folder, prior, ["auto:zeta=1"], ["x4"], **QUICK)
 
 
 def test_classical_tools_beat_nothing(folder):

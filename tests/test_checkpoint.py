@@ -20,8 +20,8 @@ from restore.checkpoint import (
     load_weights,
     save_prior,
     schedule_of_diffusers,
-    write_atomically,
 )
+from restore.files import write_atomically
 from restore.networks import FoldedUNet, photo_unet
 from restore.prior import Prior
 from restore.schedule import Schedule

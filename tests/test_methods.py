@@ -552,7 +552,7 @@ def test_the_table_tells_what_each_method_needs():
     assert table["repaint"].options == {"jump": 10, "resamplings": 10, "clip": True}
     assert table["dps"].gradient
     assert not table["repaint"].gradient
-    assert table["dps"].steps == 1000
+    assert table["dps"].steps == 100
     assert all(re.search(r"20\d\d, (arXiv:|ICLR)", info.paper) for info in table.values())
     assert options_of(DPS) == {"zeta": None, "clip": True}
 

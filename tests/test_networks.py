@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from restore import load_prior
-from restore.checkpoint import _find, build_network, describe_network
+from restore import load_prior, zoo
+from restore.checkpoint import build_network, describe_network
 from restore.networks import FoldedUNet, PixelNorm, photo_unet
 from restore.prior import Prior
 from restore.schedule import Schedule
@@ -285,8 +285,7 @@ def test_grey_pictures():
 
 
 def test_the_prior_in_the_package_is_small(photo):
-    folder = _find("photo")
-    size = (folder / "model.safetensors").stat().st_size
+    size = (zoo.path("photo") / "model.safetensors").stat().st_size
     assert size <= 16 * 2**20
     assert size > 2 * count(photo.network)  # All of it is there, in float16 at least.
     assert {p.dtype for p in photo.network.parameters()} == {torch.float32}

@@ -22,7 +22,7 @@ from operators import (
     gaussian_kernel,
     random_mask,
 )
-from restore.methods import DPS, REGISTRY, Method, RePaint, SDEdit, as_method, as_method
+from restore.methods import DPS, REGISTRY, RePaint, SDEdit, as_method
 from restore.prior import Prior
 from restore.samplers import DDIM, DDPM, DPMSolver
 from restore.schedule import Schedule
@@ -425,7 +425,7 @@ def downward(method, prior, steps):
 def test_steps_are_the_methods_own_unless_given(method):
     prior = PixelPrior()
     solve(torch.rand(1, 3, 4), MASK, method, prior=prior, steps=None)
-    assert prior.calls == {"sdedit": 250, "repaint": 2410, "dps": 1000}[method]
+    assert prior.calls == {"sdedit": 250, "repaint": 2410, "dps": 100}[method]
     prior = PixelPrior()
     solve(torch.rand(1, 3, 4), MASK, method, prior=prior, steps=4)
     assert prior.calls == {"sdedit": 2, "repaint": 4, "dps": 4}[method]

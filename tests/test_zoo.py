@@ -7,16 +7,21 @@ import hashlib
 import http.server
 import json
 import re
+import socket
 import threading
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 
+import adm
 import pytest
 import torch
+from diffusers import DDPMScheduler
+from test_checkpoint import Trap, unet
 
 import restore
 from restore import zoo
 from restore.cli import main
+from restore.quality import QualityWarning
 from restore.zoo import cache, download
 from restore.zoo.catalogue import Entry, File
 from restore.zoo.command import readable
@@ -586,6 +591,127 @@ def test_an_absent_name_of_the_real_zoo_says_all_there_is_to_know(folder):
             assert entry.files[0].url in message
         else:
             assert entry.source in message
+
+
+# ------------------------------------------------------------------------------------------- loading a named prior
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """Nothing is asked of anybody."""
+
+    def refuse(*_):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+def old_names(state):
+    """The tensors of attention as diffusers called them when Google's priors were published."""
+    names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+    def old(name):
+        for new, before in names.items():
+            name = name.replace(f".{new}.", f".{before}.")
+        return name
+
+    renamed = {old(name): value for name, value in state.items()}
+    assert renamed.keys() != state.keys()
+    return renamed
+
+
+@pytest.fixture
+def google(listed, tmp_path):
+    """The first of Google's priors, tiny, as the hub's cache holds it: one flat folder, weights in a ``.bin``."""
+    entry = next(e for e in zoo.entries() if e.name == "google/ddpm-celebahq-256")
+    inside = tmp_path / "hub" / f"models--{entry.repo.replace('/', '--')}"
+    folder = inside / "snapshots" / entry.revision
+    folder.mkdir(parents=True)
+    network = unet(sample_size=256)
+    network.save_config(folder)
+    DDPMScheduler().save_config(folder)
+    (folder / "model_index.json").write_text(
+        json.dumps(
+            {
+                "_class_name": "DDPMPipeline",
+                "scheduler": ["diffusers", "DDPMScheduler"],
+                "unet": ["diffusers", "UNet2DModel"],
+            }
+        )
+    )
+
+    def put(weights):
+        path = folder / "diffusion_pytorch_model.bin"
+        torch.save(weights, path)
+        pinned = (File(f.name, sha256=download.hash_of(path)) if f.sha256 else f for f in entry.files)
+        listed(dataclasses.replace(entry, files=tuple(pinned)))
+
+    put(old_names(network.state_dict()))
+    return entry.name, network, put
+
+
+def test_one_of_googles_priors_loads_from_the_hubs_cache(google, offline):
+    name, network, _ = google
+    prior = restore.load_prior(name)
+    assert (prior.name, prior.config["domain"], prior.trained_size, prior.tile) == (
+        name,
+        "faces",
+        (256, 256),
+        256,
+    )
+    assert prior.schedule == restore.Schedule.linear()
+    for key, value in network.state_dict().items():
+        assert torch.equal(prior.network.state_dict()[key], value), key
+    x = torch.randn(1, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(prior.epsilon(x, 0.3), network(x, 299).sample, rtol=1e-3, atol=1e-3)
+
+
+def test_code_in_one_of_googles_files_is_not_executed(google, offline, tmp_path):
+    name, network, put = google
+    mark = tmp_path / "executed"
+    put({**network.state_dict(), "conv_in.weight": Trap(mark)})
+    with pytest.raises(ValueError, match=r"model.bin' would run code while it is read .*mkdir"):
+        restore.load_prior(name)
+    assert not mark.exists()
+
+
+def test_a_tensor_that_is_missing_is_named(google, offline):
+    name, network, put = google
+    put({key: value for key, value in network.state_dict().items() if key != "conv_out.bias"})
+    with pytest.raises(ValueError, match=r"lacks 1 of the network's tensors \(first: conv_out.bias\)"):
+        restore.load_prior(name)
+
+
+@pytest.mark.parametrize("name", [e.name for e in zoo.entries() if e.repo])
+def test_a_named_prior_of_the_hub_is_not_fetched_behind_ones_back(name, offline, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
+    with pytest.raises(FileNotFoundError, match=f"restore zoo get {name}"):
+        restore.load_prior(name)
+
+
+def test_a_folder_of_that_name_comes_first(offline, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    unet().save_pretrained("google/ddpm-cat-256")
+    assert restore.load_prior("google/ddpm-cat-256").trained_size == (8, 8)
+    with pytest.raises(FileNotFoundError, match="restore zoo get google/ddpm-church-256"):
+        restore.load_prior("google/ddpm-church-256")
+
+
+def test_a_named_file_of_guided_diffusion_loads(folder, listed, offline):
+    state = adm.random_state(width=64, multipliers=(1, 2), blocks=1, attention=(2,), classes=7)
+    folder.mkdir()
+    torch.save(state, folder / "file.pt")
+    listed(entry_for(File("file.pt", sha256=download.hash_of(folder / "file.pt"))))
+    with pytest.warns(QualityWarning, match="'file.pt' is none of the known models"):
+        prior = restore.load_prior("toy")
+    assert (prior.name, prior.config["domain"], prior.trained_size) == ("toy", "toys", (8, 8))
+    x = torch.randn(1, 3, 8, 8)
+    steps = torch.full((1,), 299.0)
+    expected = adm.forward(state, x, steps, torch.tensor([4]))[:, :3]
+    torch.testing.assert_close(prior.with_labels(4).epsilon(x, 0.3), expected, rtol=1e-3, atol=1e-3)
+    with pytest.raises(ValueError, match="'toy' is conditional on a class"):
+        restore.sample(prior, (1, 3, 8, 8), steps=1)
 
 
 # ------------------------------------------------------------------------------------------- the command

@@ -8,12 +8,18 @@ from pathlib import Path
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds what :func:`restore.benchmark.pictures` can be told."""
-    parser.add_argument("folder", type=Path, help="a folder of pictures, searched with its sub-folders")
+    parser.add_argument(
+        "folder", type=Path, nargs="?", help="a folder of pictures, searched with its sub-folders"
+    )
+    parser.add_argument(
+        "--posterior",
+        action="store_true",
+        help="in place of pictures, problems whose posterior is known exactly; --methods are then all by default",
+    )
     parser.add_argument("--prior", default="photo", help="name or folder of the prior (default: photo)")
     parser.add_argument(
         "--methods",
         nargs="+",
-        default=["classical", "default"],
         metavar="METHOD",
         help="methods, classical tools or peers, as ddnm:steps=50,eta=0.85 (default: classical default)",
     )
@@ -40,13 +46,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Runs the benchmark that the options ask for, and prints its table."""
+    """Runs the benchmark that the options ask for, and prints its tables."""
     from restore.benchmark import markdown, pictures
+    from restore.benchmark.posterior import run_posterior
 
+    if args.posterior:
+        if args.folder is not None:
+            raise ValueError("--posterior makes its own problems: leave the folder out")
+        run_posterior(args.methods, seed=args.seed, output=args.output, progress=not args.quiet)
+        return
+    if args.folder is None:
+        raise ValueError("give a folder of pictures, or --posterior")
     results = pictures(
         args.folder,
         args.prior,
-        args.methods,
+        args.methods or ["classical", "default"],
         args.tasks,
         size=args.size,
         limit=args.limit,

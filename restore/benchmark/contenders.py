@@ -22,11 +22,10 @@ from torch import Tensor
 from restore.benchmark.classical import CLASSICAL, installed
 from restore.benchmark.peers import PEERS, peers_installed
 from restore.benchmark.standard import TASKS, Measurement, Task
-from restore.methods import REGISTRY, Method, Problem, as_method, options_of
+from restore.methods import REGISTRY, Method, Problem, as_method, choose, options_of
 from restore.prior import BasePrior
 from restore.randomness import Randomness
 from restore.solve import solve, suited
-from restore.tasks import DEFAULTS
 
 #: One call of the prior: its estimate of the clean picture at the noise of the measurement.
 ONE_CALL = "one-call"
@@ -106,14 +105,14 @@ def parse(text: str | Method) -> Spec:
         if not equals:
             raise ValueError(f"{text!r}: {item!r} is not of the form option=value")
         options[key.strip()] = _value(value)
-    known = ["default", "classical", ONE_CALL, *REGISTRY, *CLASSICAL, *PEERS]
+    known = ["default", "classical", ONE_CALL, "auto", *REGISTRY, *CLASSICAL, *PEERS]
     if name not in known:
         raise ValueError(f"unknown method {name!r}; known are {', '.join(known)}")
     if name in REGISTRY:
         as_method(name, **{k: v for k, v in options.items() if k not in ("steps", "sampler")})
         return Spec(name, options)
     tool = CLASSICAL.get(name) or PEERS.get(name)
-    able = [] if tool is None else [p.name for p in _options(tool)]
+    able = ["steps"] if name == "auto" else [] if tool is None else [p.name for p in _options(tool)]
     unknown = sorted(options.keys() - set(able))
     if unknown:
         raise TypeError(
@@ -202,7 +201,7 @@ def _meant(spec: Spec, task: Task) -> list[Spec]:
     if spec.name == "classical":
         return [Spec(name) for name in task.classical]
     if spec.name == "default":
-        return [Spec(ONE_CALL if task.repair is None else DEFAULTS[task.repair]["method"])]
+        return [Spec(ONE_CALL if task.repair is None else "auto")]
     return [spec]
 
 
@@ -245,25 +244,26 @@ def _contenders(spec: Spec, example: Measurement, resources: Resources) -> list[
 
 
 def _methods(spec: Spec, example: Measurement, resources: Resources) -> list[Contender]:
-    # A bare name runs as the task's command would run it with `--method NAME`.
-    usual = DEFAULTS.get(example.task.repair or "", {})
-    own = usual.get("options", {}) if spec.name == usual.get("method") and spec.method is None else {}
-    options = {**own, **{k: v for k, v in spec.options.items() if k not in ("steps", "sampler")}}
-    method = spec.method or as_method(spec.name, **options)
-    sampler = spec.options.get("sampler")
-    steps = spec.options.get("steps", usual.get("steps", method.default_steps))
-    counts = [steps_for(calls, method, example, resources.prior) for calls in resources.calls] or [steps]
+    options = {k: v for k, v in spec.options.items() if k not in ("steps", "sampler")}
+    sampler, wanted = spec.options.get("sampler"), spec.options.get("steps")
+    if spec.name == "auto":
+        measured = example.y.numel()
+        runs = [choose(example.operator, measured, calls=calls) for calls in resources.calls or (wanted,)]
+    else:
+        method = spec.method or as_method(spec.name, **options)
+        counts = [steps_for(calls, method, example, resources.prior) for calls in resources.calls]
+        runs = [(method, count) for count in counts or [wanted or method.default_steps]]
     made = []
-    for count in counts:
+    for method, count in runs:
         shown = {"steps": count, **options}
-        if spec.method is not None:
+        if spec.method is not None or spec.name == "auto":
             shown |= {
                 k: getattr(method, k) for k, v in options_of(type(method)).items() if getattr(method, k) != v
             }
         if sampler is not None:
             shown["sampler"] = sampler
 
-        def run(measurement: Measurement, count: int = count) -> Tensor:
+        def run(measurement: Measurement, method: Method = method, count: int = count) -> Tensor:
             draws: Tensor = solve(
                 measurement.y,
                 measurement.operator,
@@ -280,7 +280,7 @@ def _methods(spec: Spec, example: Measurement, resources: Resources) -> list[Con
             return draws.mean(0)
 
         settings = f"{method!r}, steps={shown['steps']}, sampler={sampler}"
-        made.append(Contender(_label(spec.name, shown), settings, run, resources.samples, by_prior=True))
+        made.append(Contender(_label(method.name, shown), settings, run, resources.samples, by_prior=True))
     return made
 
 

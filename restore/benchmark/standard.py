@@ -43,7 +43,7 @@ class Task:
         title: What tables call it.
         operator: Makes the operator for pictures of ``size`` pixels a side, from a seed.
         noise: Standard deviation of the noise, white being 1.
-        repair: The key of :data:`restore.tasks.DEFAULTS` whose settings it runs by default; None for one call.
+        repair: The name of the function of :mod:`restore.tasks` that does it; None for one call of the prior.
         classical: The classical tools for it.
     """
 

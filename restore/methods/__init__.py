@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from types import ModuleType
 from typing import Any
 
+from restore.methods.auto import choose
 from restore.methods.base import Method, Problem
 from restore.methods.daps import DAPS
 from restore.methods.ddnm import DDNM
@@ -49,6 +50,7 @@ __all__ = [
     "RePaint",
     "SDEdit",
     "as_method",
+    "choose",
     "options_of",
     "table",
 ]
@@ -79,8 +81,8 @@ def table() -> list[MethodInfo]:
     """All methods: names, what each needs, its paper.
 
     Example:
-        >>> [method.name for method in table()]
-        ['sdedit', 'repaint', 'dps', 'pigdm', 'ddnm', 'ddrm', 'diffpir', 'mcg', 'red_diff', 'daps']
+        >>> [method.name for method in table()][:4]
+        ['sdedit', 'repaint', 'mcg', 'dps']
     """
     return [
         MethodInfo(c.name, c.needs, c.gradient, c.default_steps, options_of(c), c.reference)
@@ -106,7 +108,7 @@ def as_method(method: str | Method, **options: Any) -> Method:
 
     Example:
         >>> as_method("dps", zeta=0.3)
-        DPS(zeta=0.3, clip=True)
+        DPS(clip=True, zeta=0.3)
     """
     if isinstance(method, Method):
         if options:

@@ -14,7 +14,7 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-from operators import LinearOperator, Operator
+from operators import LinearOperator, Operator, PoissonNoise
 from restore.prior import BasePrior
 from restore.randomness import Randomness
 from restore.samplers import DDPM, Sampler, renoise
@@ -32,6 +32,8 @@ class Problem:
         noise: Standard deviation of the noise in ``y``, ``(B,)``, at least 0.
         shape: Shape of the images, ``(B, C, H, W)``.
         randomness: One stream of random numbers per image.
+        poisson: Photon noise, where that is the noise of ``y``; its variance follows the brightness.
+        scale: Length of the prior's range in which ``y`` is 1 unit long, for the variance of photon noise.
     """
 
     y: Tensor
@@ -39,6 +41,18 @@ class Problem:
     noise: Tensor
     shape: tuple[int, ...]
     randomness: Randomness
+    poisson: PoissonNoise | None = None
+    scale: float = 1.0
+
+    def variance(self, y_clean: Tensor) -> Tensor:
+        """Variance of the noise in every number of the measurement, broadcastable to ``(B, ...)``.
+
+        Args:
+            y_clean: What would be measured without noise; the brighter, the more photon noise there is.
+        """
+        if self.poisson is None:
+            return (self.noise**2).reshape(-1, *[1] * (y_clean.ndim - 1))
+        return self.scale**2 * self.poisson.variance(y_clean / self.scale)
 
 
 @dataclass(kw_only=True)
@@ -57,6 +71,7 @@ class Method:
         default_steps: Number of steps if the user gives none: the paper's.
         default_sampler: The sampler of the paper.
         takes_sampler: Whether a sampler makes its steps; some methods have a step of their own.
+        takes_poisson: Whether the noise may be photon noise.
     """
 
     name: ClassVar[str] = "prior"
@@ -66,6 +81,7 @@ class Method:
     default_steps: ClassVar[int] = 1000
     default_sampler: ClassVar[Sampler] = DDPM()
     takes_sampler: ClassVar[bool] = True
+    takes_poisson: ClassVar[bool] = False
 
     prior: BasePrior = field(init=False, repr=False, compare=False)
     problem: Problem = field(init=False, repr=False, compare=False)
@@ -171,15 +187,21 @@ class Method:
         return self.problem.noise.clamp(min=1e-3 * (high - low))
 
     def log_likelihood(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """``log p(y | x)`` of every image, up to a constant: ``-||y - A(x)||^2 / (2 s_y^2)``, ``(B,)``.
+        """``log p(y | x)`` of every image, up to a constant, ``(B,)``.
 
-        ``s_y`` is :meth:`believed_noise`: a measurement without noise has no density, and gets the floor.
+        For Gaussian noise ``-||y - A(x)||^2 / (2 s_y^2)``, where ``s_y`` is :meth:`believed_noise`: a measurement
+        without noise has no density, and gets the floor. For photon noise, the probability of the counts.
 
         Args:
             x: Images, ``(B, C, H, W)``; differentiable in them.
             y: A measurement in place of the problem's own.
         """
-        return -((self.residual_norm(x, y) / self.believed_noise()) ** 2) / 2
+        problem = self.problem
+        if problem.poisson is None:
+            return -((self.residual_norm(x, y) / self.believed_noise()) ** 2) / 2
+        assert problem.operator is not None
+        y = problem.y if y is None else y
+        return problem.poisson.log_likelihood(y / problem.scale, problem.operator(x) / problem.scale)
 
     def uphill(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The gradient of :meth:`log_likelihood` in ``x``, in its shape."""

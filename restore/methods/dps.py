@@ -50,7 +50,10 @@ class DPS(Guided):
     MMPS's conjugate gradients), so that nothing is left to tune: it suits any number of steps, sampler, noise level,
     range and size, and goes to 0 as the noise goes to infinity.
 
-    With a number for ``zeta`` it is the paper's method: every ancestral step is followed by
+    Under photon noise ``r`` is weighed by the variance at every pixel, so that at the end ``A'^T r`` is the gradient of
+    the Poisson likelihood.
+
+    With a number for ``zeta`` it is the paper's method, 1000 steps by default: every ancestral step is followed by
 
     ``x_s <- x_s - zeta_run grad_{x_t} || y - A(x_hat(x_t)) ||_2``.
 
@@ -75,7 +78,8 @@ class DPS(Guided):
     reference: ClassVar[str] = (
         "Diffusion Posterior Sampling for General Noisy Inverse Problems, 2022, arXiv:2209.14687"
     )
-    default_steps: ClassVar[int] = PAPER_STEPS
+    default_steps: ClassVar[int] = 100
+    takes_poisson: ClassVar[bool] = True
 
     zeta: float | None = None
 
@@ -108,11 +112,11 @@ class DPS(Guided):
     def bind(
         self: Self, prior: BasePrior, problem: Problem, sampler: Sampler | None, steps: int | None
     ) -> Self:
-        """A copy that is ready to run; the paper's step size comes with the paper's sampler."""
+        """A copy that is ready to run; the paper's step size comes with the paper's sampler and steps."""
         assert isinstance(self, DPS)
-        return super().bind(
-            prior, problem, DDPM() if sampler is None and self.zeta is not None else sampler, steps
-        )
+        if self.zeta is not None:
+            sampler, steps = sampler or DDPM(), steps or PAPER_STEPS
+        return super().bind(prior, problem, sampler, steps)
 
     def times(self) -> Sequence[float]:
         """As in every guided method; with the paper's step size, evenly in time."""
@@ -135,20 +139,36 @@ class DPS(Guided):
     def log_density(self, view: View) -> Tensor:
         """``log N(y; A x_hat, S)`` of every image, with one number for ``S``: its quotient with the residual."""
         length, _ = self.descent(view)
+        length = length.reshape(-1, *[1] * (view.residual.ndim - 1))
         # Without a step there is no quotient: no residual, or nothing that the state could change in it.
         least = view.noise + 1e-3 * view.unit_variance
-        lengths = view.residual.new_ones(view.residual.shape) * per_image(length, view.residual)
-        return diagonal_log_density(view.residual, torch.where(lengths > 0, 1 / lengths, least))
+        variance = torch.where(length > 0, 1 / length, least)
+        return diagonal_log_density(view.residual, variance.expand_as(view.residual))
 
     def descent(self, view: View) -> tuple[Tensor, Tensor]:
         """Length ``tau`` of the step, ``(B,)``, and its direction ``C A'^T r``."""
-        r, gradient = view.residual, view.adjoint(view.residual)
+        pull = self.weighed(view.residual, view.noise)
+        gradient = view.adjoint(pull)
         image = view.covariance(gradient, last=True)
-        misfit = inner(r, r)
+        misfit = inner(view.residual, pull)
         # C is positive as far as the prior is exact; where it is not, there is no step that would go down.
         spread = inner(gradient, image)
-        curvature = spread + inner(r, view.noise * r)
+        curvature = spread + inner(pull, view.noise * pull)
         return torch.where((spread > 0) & (curvature > 0), misfit / curvature, 0), image
+
+    def weighed(self, residual: Tensor, variance: Tensor) -> Tensor:
+        """The residual, each of its numbers by how far it can be trusted: all alike but under photon noise.
+
+        Beside the noise, a residual holds what the estimate does not know yet, as much as it is larger than the noise.
+        """
+        if self.problem.poisson is None:
+            return residual
+
+        def mean(x: Tensor) -> Tensor:
+            return x.flatten(1).mean(1).reshape(-1, *[1] * (x.ndim - 1))
+
+        unknown = (mean(residual**2) - mean(variance)).clamp(min=0)
+        return residual * (unknown + mean(variance)) / (unknown + variance)
 
     def constrain(self, x_s: Tensor, x_t: Tensor, x_hat: Tensor, t: float, s: float) -> Tensor:
         """The paper's gradient step."""

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from operators import LinearOperator, Operator
 from restore.methods.base import Method
-from restore.prior import per_image
 from restore.samplers import DDIM, Sampler
 
 
@@ -135,9 +134,8 @@ class Guided(Method):
             return sigma**2 / alpha * product
 
         with torch.no_grad():
-            residual = self.problem.y - operator(x_hat)
-            noise = per_image(self.problem.noise**2, residual)
-        assert isinstance(noise, Tensor)
+            measured = operator(x_hat)
+            residual, noise = self.problem.y - measured, self.problem.variance(measured)
         return View(x_hat, residual, noise, covariance, operator, alpha, sigma)
 
     def correct(self, view: View) -> Tensor:

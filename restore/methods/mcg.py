@@ -46,6 +46,7 @@ class MCG(DPS):
         "Improving Diffusion Models for Inverse Problems using Manifold Constraints, 2022, arXiv:2206.00941"
     )
     needs: ClassVar[tuple[str, ...]] = ("linear",)
+    takes_poisson: ClassVar[bool] = False
 
     def constrain(self, x_s: Tensor, x_t: Tensor, x_hat: Tensor, t: float, s: float) -> Tensor:
         """DPS's gradient step, then the replacement."""

@@ -56,6 +56,7 @@ class REDDiff(Method):
         "A Variational Perspective on Solving Inverse Problems with Diffusion Models, 2023, arXiv:2305.04391"
     )
     takes_sampler: ClassVar[bool] = False
+    takes_poisson: ClassVar[bool] = True
     default_steps: ClassVar[int] = 1000
 
     lam: float = 0.25

@@ -56,7 +56,7 @@ class TDS(Method):
     default_steps: ClassVar[int] = 100
     default_sampler: ClassVar[Sampler] = DPMSolver(eta=1.0)
 
-    particles: int = 16
+    particles: int = 64
     twist: str | Guided = "mmps"
     threshold: float = 0.5
 

@@ -41,10 +41,10 @@ class PixelNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, H, W)`` to the same shape."""
+        """``(B, C, H, W)``, or ``(B, C, N)`` in attention, to the same shape."""
         # In channels_last memory this permutation is free and the normalised axis is contiguous.
-        y = F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), self.weight, self.bias, self.eps)
-        return y.permute(0, 3, 1, 2)
+        y = F.layer_norm(x.movedim(1, -1), (x.shape[1],), self.weight, self.bias, self.eps)
+        return y.movedim(-1, 1)
 
 
 class FoldedUNet(nn.Module):
@@ -55,6 +55,10 @@ class FoldedUNet(nn.Module):
             ``fold**2`` times the picture's).
         fold: Side of the squares that are folded; 1 folds nothing.
         norm: ``"pixel"`` replaces every group normalisation by :class:`PixelNorm`; ``"group"`` keeps them.
+        heads: How many heads every attention has, whatever its width (a ``UNet2DModel`` has heads of one width).
+
+    Raises:
+        ValueError: If the kind of normalisation is not known.
 
     Example:
         >>> import torch
@@ -63,17 +67,25 @@ class FoldedUNet(nn.Module):
         torch.Size([1, 3, 16, 24])
     """
 
-    def __init__(self, config: dict[str, Any], fold: int = 2, norm: str = "pixel") -> None:
+    def __init__(
+        self, config: dict[str, Any], fold: int = 2, norm: str = "pixel", heads: int | None = None
+    ) -> None:
         super().__init__()
         from diffusers import UNet2DModel  # Seconds to import: only when a network is built.
 
         if norm not in ("pixel", "group"):
             raise ValueError(f"norm must be 'pixel' or 'group', not {norm!r}")
-        self.config = {"config": dict(config), "fold": fold, "norm": norm}
+        self.config: dict[str, Any] = {"config": dict(config), "fold": fold, "norm": norm}
         self.fold = fold
         self.unet = cast(Any, UNet2DModel(**config))
         if norm == "pixel":
             _replace_group_norms(self.unet)
+        if heads is not None:
+            self.config["heads"] = heads
+            for module in self.unet.modules():
+                # The number of heads is how its matrices are cut, not what they are.
+                if hasattr(module, "to_q"):
+                    module.heads, module.scale = heads, (module.inner_dim // heads) ** -0.5
 
     @property
     def channels(self) -> int:
@@ -84,6 +96,14 @@ class FoldedUNet(nn.Module):
     def multiple(self) -> int:
         """Heights and widths must be multiples of this."""
         return int(self.fold * 2 ** (len(self.unet.config.block_out_channels) - 1))
+
+    @property
+    def sample_size(self) -> int | tuple[int, ...] | None:
+        """Height and width of the pictures it was trained on, where its configuration tells."""
+        size = self.unet.config.sample_size
+        if size is None:
+            return None
+        return size * self.fold if isinstance(size, int) else tuple(n * self.fold for n in size)
 
     def forward(self, x: Tensor, step: Tensor, class_labels: Tensor | None = None) -> Tensor:
         """The network's output, e.g. the noise.

@@ -1,0 +1,165 @@
+"""Folders of diffusers: unconditional pixel-space pipelines, and bare networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from restore.checkpoint.files import CONFIG, fill, only_tensors, read_checkpoint, read_json
+from restore.prior import Prior
+from restore.schedule import Schedule
+
+INDEX = "model_index.json"
+SCHEDULER = "scheduler_config.json"
+FLOW = "FlowMatchEulerDiscreteScheduler"
+
+
+def check_pipeline(folder: Path, name: str) -> None:
+    """Refuses a pipeline of another kind, going by its index alone.
+
+    Raises:
+        ValueError: If it is latent, conditioned on text, or has no ``UNet2DModel``.
+    """
+    index = read_json(folder / INDEX)
+    parts = {key: value for key, value in index.items() if isinstance(value, list) and any(value)}
+    if parts.get("unet", [None, None])[1] == "UNet2DModel" and not {"vae", "vqvae"} & parts.keys():
+        return
+    why = []
+    if {"vae", "vqvae", "vae_encoder", "movq"} & parts.keys():
+        why.append("latent (its network sees codes, not pixels)")
+    if any("text_encoder" in part for part in parts):
+        why.append("conditioned on text")
+    what = f"; this one is {' and '.join(why)}" if why else ""
+    raise ValueError(
+        f"{name!r} is a {index.get('_class_name')}: only unconditional pixel-space pipelines "
+        f"(DDPMPipeline, DDIMPipeline with a UNet2DModel) can be loaded; "
+        f"latent and text-conditioned ones cannot yet{what}"
+    )
+
+
+def load_pipeline(folder: Path, name: str) -> Prior:
+    """The prior in a pipeline's folder: with a folder for each part, or everything in one, as early ones have it."""
+    check_pipeline(folder, str(folder))
+    nested = folder / "scheduler" / SCHEDULER
+    config = read_json(
+        nested if nested.is_file() or not (folder / SCHEDULER).is_file() else folder / SCHEDULER
+    )
+    flow = config.get("_class_name") == FLOW
+    if not flow and "beta_schedule" not in config and config.get("trained_betas") is None:
+        raise ValueError(
+            f"the scheduler of {name!r} is a {config.get('_class_name')}: only priors trained with a table "
+            f"of betas (DDPMScheduler, DDIMScheduler and their kin), or as a flow ({FLOW}), can be loaded"
+        )
+    unet = folder / "unet"
+    return load_unet(unet if unet.is_dir() or not (folder / CONFIG).is_file() else folder, name, config)
+
+
+def load_unet(folder: Path, name: str, scheduler: dict[str, Any] | None = None) -> Prior:
+    """The prior in the folder of a ``UNet2DModel``.
+
+    Args:
+        folder: Where its ``config.json`` and weights are.
+        name: What messages call it.
+        scheduler: The configuration of its scheduler. Without one, that of a file beside the network is taken, or
+            DDPM's linear schedule and noise prediction: what nearly all of them were trained with.
+    """
+    from diffusers import UNet2DModel
+
+    _check_network(read_json(folder / CONFIG), folder)
+    schedule, prediction = _training_of(folder, name, scheduler)
+    try:
+        network, report = UNet2DModel.from_pretrained(folder, local_files_only=True, output_loading_info=True)
+    except (OSError, ValueError) as error:
+        for file in folder.glob("*.bin"):
+            read_checkpoint(file)  # It tells better what is wrong with a file of torch.
+        raise ValueError(f"{str(folder)!r} is damaged, or was not copied whole: {error}") from error
+    lacking = [*report["missing_keys"], *report["mismatched_keys"]]
+    if lacking:
+        raise ValueError(
+            f"{str(folder)!r} lacks {len(lacking)} of the network's tensors (first: {lacking[0]})"
+        )
+    if report["unexpected_keys"]:
+        unknown = sorted(report["unexpected_keys"])
+        raise ValueError(
+            f"{str(folder)!r} has {len(unknown)} tensors that its config.json knows nothing of (first: {unknown[0]})"
+        )
+    return _prior(network, schedule, prediction, name)
+
+
+def load_unet_file(content: Mapping[str, Any], path: Path) -> Prior:
+    """The prior in the state_dict of a ``UNet2DModel`` that was read from a file with ``config.json`` beside it."""
+    from diffusers import UNet2DModel
+
+    config = read_json(path.parent / CONFIG)
+    _check_network(config, path.parent)
+    schedule, prediction = _training_of(path.parent, path.stem, None)
+    try:
+        network: Any = UNet2DModel.from_config(config)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{str(path.parent / CONFIG)!r} describes nothing that can be built: {error}"
+        ) from error
+    fill(network, only_tensors(content), str(path), kind=f"the {CONFIG} beside it")
+    return _prior(network, schedule, prediction, path.stem)
+
+
+def _check_network(config: dict[str, Any], folder: Path) -> None:
+    if config.get("_class_name", "UNet2DModel") != "UNet2DModel":
+        raise ValueError(
+            f"{str(folder / CONFIG)!r} describes no prior: its class is {config['_class_name']!r}, expected UNet2DModel"
+        )
+    if config.get("time_embedding_type", "positional") == "fourier":
+        raise ValueError(
+            f"the network of {str(folder)!r} is told the noise level instead of a step (an NCSN++ of score-based "
+            f"models): only networks that were trained with a table of betas can be loaded"
+        )
+
+
+def _training_of(folder: Path, name: str, scheduler: dict[str, Any] | None) -> tuple[Schedule, str]:
+    """With which schedule a network was trained, and what it predicts."""
+    if scheduler is None:
+        scheduler = read_json(folder / SCHEDULER) if (folder / SCHEDULER).is_file() else {}
+    if scheduler.get("_class_name") == FLOW:
+        # A shift changes the times that it visits, not what the network is shown at a time.
+        return Schedule.flow(scheduler.get("num_train_timesteps", 1000)), "flow_prediction"
+    prediction = scheduler.get("prediction_type", "epsilon")
+    if prediction not in ("epsilon", "sample", "v_prediction"):
+        raise ValueError(
+            f"unknown prediction_type {prediction!r} in the scheduler's configuration of {name!r}"
+        )
+    return schedule_of_diffusers(scheduler), prediction
+
+
+def _prior(network: Any, schedule: Schedule, prediction: str, name: str) -> Prior:
+    channels = network.config.in_channels
+    return Prior(network, schedule, prediction, channels=channels, config={"name": name})  # type: ignore[arg-type]
+
+
+def schedule_of_diffusers(config: dict[str, Any]) -> Schedule:
+    """The schedule that a diffusers scheduler's configuration describes.
+
+    Raises:
+        ValueError: If its kind of betas is not known.
+    """
+    if config.get("rescale_betas_zero_snr"):
+        # arXiv:2305.08891, algorithm 1: shifted and scaled so that the last step has no signal and the first is kept.
+        plain = schedule_of_diffusers({**config, "rescale_betas_zero_snr": False})
+        alphas, _ = plain(torch.arange(1, plain.steps + 1, dtype=torch.float64) / plain.steps)
+        alphas = (alphas - alphas[-1]) * alphas[0] / (alphas[0] - alphas[-1])
+        bars = torch.cat([torch.ones(1, dtype=torch.float64), alphas**2])
+        return Schedule.from_betas(1 - bars[1:] / bars[:-1])
+    if config.get("trained_betas") is not None:
+        return Schedule.from_betas(config["trained_betas"])
+    steps = config.get("num_train_timesteps", 1000)
+    kind = config.get("beta_schedule", "linear")
+    ends = {"beta_start": config.get("beta_start", 1e-4), "beta_end": config.get("beta_end", 0.02)}
+    if kind == "linear":
+        return Schedule.linear(steps, **ends)
+    if kind == "scaled_linear":
+        return Schedule.scaled_linear(steps, **ends)
+    if kind == "squaredcos_cap_v2":
+        return Schedule.cosine(steps)
+    raise ValueError(f"unknown beta_schedule {kind!r}: known are linear, scaled_linear, squaredcos_cap_v2")

@@ -1,0 +1,128 @@
+"""Our own format: a folder with ``config.json`` and ``model.safetensors``.
+
+Weights are safetensors and configurations JSON: nothing that is read can carry code. Every file is written
+beside its place and then moved there, so that an interruption leaves the old file or the new one.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from restore.checkpoint.files import CONFIG, fill, read_checkpoint
+from restore.files import write_atomically
+from restore.prior import Prior
+from restore.schedule import Schedule
+
+WEIGHTS = "model.safetensors"
+
+
+def save_prior(prior: Prior, folder: str | Path, *, dtype: torch.dtype | None = None) -> Path:
+    """Writes a prior as a folder.
+
+    Args:
+        prior: A prior whose network is one of ``restore.networks`` or a diffusers model.
+        folder: Made if it does not exist; files of an earlier save are replaced.
+        dtype: Weights are stored in this type, e.g. ``torch.float16`` for half the size.
+
+    Returns:
+        The folder.
+
+    Raises:
+        TypeError: If the network cannot be described by a configuration.
+    """
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    weights = {
+        name: value.detach().to("cpu", dtype if value.is_floating_point() else None).contiguous()
+        for name, value in prior.network.state_dict().items()
+    }
+    config = {
+        **prior.config,
+        "format": "restore-prior-1",
+        "network": describe_network(prior.network),
+        "schedule": prior.schedule.to_config(),
+        "prediction": prior.prediction,
+        "value_range": list(prior.value_range),
+        "tile": prior.tile,
+        "overlap": prior.overlap,
+    }
+    write_atomically(folder / WEIGHTS, lambda path: save_file(weights, path, metadata={"format": "pt"}))
+    text = json.dumps(config, indent=2) + "\n"
+    write_atomically(folder / CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
+    return folder
+
+
+def describe_network(network: nn.Module) -> dict[str, Any]:
+    """The JSON-ready configuration of a network, from which :func:`build_network` makes it again."""
+    from restore.networks import FoldedUNet, RMSUNet
+
+    if isinstance(network, (FoldedUNet, RMSUNet)):
+        return {"class": type(network).__name__, **network.config}
+    config = getattr(network, "config", None)
+    if type(network).__module__.startswith("diffusers.") and config is not None:
+        kept = {k: v for k, v in dict(config).items() if not k.startswith("_")}
+        return {"class": type(network).__name__, "config": json.loads(json.dumps(kept))}
+    raise TypeError(
+        f"a {type(network).__name__} cannot be saved: only networks of restore.networks and diffusers' models "
+        f"can be described by a configuration. Save its state_dict with safetensors yourself."
+    )
+
+
+def build_network(description: dict[str, Any]) -> nn.Module:
+    """The network that :func:`describe_network` described, with random weights."""
+    kind = description.get("class")
+    if kind in ("FoldedUNet", "RMSUNet"):
+        from restore import networks
+
+        ours: nn.Module = getattr(networks, kind)(**{k: v for k, v in description.items() if k != "class"})
+        return ours
+    if kind == "UNet2DModel":
+        from diffusers import UNet2DModel
+
+        network: Any = UNet2DModel(**description["config"])
+        return network
+    raise ValueError(f"unknown network {kind!r}; known are FoldedUNet and UNet2DModel")
+
+
+def load_weights(network: nn.Module, path: str | Path) -> None:
+    """Fills a network from a file of weights; every tensor must be there and fit.
+
+    Raises:
+        ValueError: If the file is damaged, or tensors are missing, unknown, or of another shape; the message
+            names them.
+    """
+    fill(network, read_checkpoint(path), str(path))
+
+
+def load_native(folder: Path, config: dict[str, Any]) -> Prior:
+    """The prior that :func:`save_prior` wrote.
+
+    Args:
+        folder: Its folder.
+        config: What its ``config.json`` says.
+
+    Raises:
+        ValueError: If a file is damaged or does not fit its configuration.
+    """
+    needed = ("network", "schedule", "prediction", "value_range", "tile", "overlap")
+    lacking = [key for key in needed if key not in config]
+    if lacking:
+        raise ValueError(
+            f"{str(folder / CONFIG)!r} lacks {', '.join(lacking)}: the file is damaged, or was edited"
+        )
+    try:
+        network = build_network(config["network"]).float()
+        schedule = Schedule.from_config(config["schedule"])
+        low, high = config["value_range"]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{str(folder / CONFIG)!r} describes nothing that can be built: {error}") from error
+    load_weights(network, folder / WEIGHTS)
+    described = {k: v for k, v in config.items() if k not in (*needed, "format")}
+    sizes = {"tile": config["tile"], "overlap": config["overlap"]}
+    return Prior(network, schedule, config["prediction"], (low, high), config=described, **sizes)
