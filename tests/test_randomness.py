@@ -95,3 +95,31 @@ def test_stream_seeds_are_distinct_and_fit_torch():
     seeds = {stream_seed(a, b) for a in range(40) for b in range(40)}
     assert len(seeds) == 1600
     assert all(0 <= s < 2**63 for s in seeds)
+
+
+# ------------------------------------------------------------------------------ several states a picture
+
+
+def test_one_copy_is_the_stream_itself():
+    assert torch.equal(Randomness([1, 2]).part(range(2), 1).normal((3, 2)), Randomness([1, 2]).normal((3, 2)))
+
+
+def test_copies_of_a_picture_get_numbers_of_their_own():
+    values = Randomness([1, 2]).part(range(2), 40).normal((2500,))
+    assert values.shape == (80, 2500)
+    correlations = torch.corrcoef(values.double()) - torch.eye(80)
+    assert float(correlations.abs().max()) < 5.5 / 2500**0.5
+    assert float(values.var()) == pytest.approx(1, abs=4 * (2 / values.numel()) ** 0.5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 5), st.integers(1, 4), st.data())
+def test_the_copies_of_a_picture_do_not_depend_on_the_other_pictures(images, copies, data):
+    image = data.draw(st.integers(0, images - 1))
+    together, alone = (
+        Randomness(range(images)).part(range(images), copies),
+        Randomness([image]).part([0], copies),
+    )
+    for shape in ((1, 2, 3), (1,)):  # One after the other: the streams go on alike.
+        block = together.normal(shape)[image * copies : (image + 1) * copies]
+        assert torch.equal(block, alone.normal(shape))

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -5,11 +6,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toys import OneStream, Scripted, draw, exact_moments, problem_for, smooth_prior
+from toys import OneStream, PixelPrior, Scripted, draw, exact_moments, problem_for, smooth_prior
 
 from restore.methods.base import Method
-from restore.samplers import DDIM, DDPM, Sampler, as_sampler, renoise
+from restore.randomness import Randomness
+from restore.samplers import DDIM, DDPM, DPMSolver, Sampler, as_sampler, renoise
 from restore.schedule import Schedule
+from restore.solve import sampling_loop
 
 BETAS = np.linspace(1e-4, 0.02, 1000)
 ALPHA_BAR = np.cumprod(1 - BETAS)
@@ -195,12 +198,162 @@ def test_a_step_draws_fresh_noise_once():
     assert len(calls) == 1
 
 
+# ------------------------------------------------------------------------------ DPM-Solver++
+
+
+class LogTimes(Method):
+    """The base method at levels that are even in their logarithm."""
+
+    def times(self):
+        return self.prior.schedule.times(self.steps, spacing="log")
+
+
+class Impulses(Randomness):
+    """Picture 0 gets no noise; picture ``k + 1`` a one, in draw ``k`` alone: what it does is the draw's coefficient."""
+
+    def __init__(self, count):
+        super().__init__([])
+        self.count, self.drawn = count, 0
+
+    def normal(self, shape):
+        values = torch.zeros(self.count, *shape, dtype=torch.float64)
+        values[self.drawn + 1] = 1.0
+        self.drawn += 1
+        return values
+
+
+def pixel_moments(sampler, steps, prior):
+    """Exact mean and variance of a pixel's result: a run is affine in all its noise, whatever the sampler remembers."""
+    count = steps + 2
+    problem = problem_for(torch.zeros(1, 1, 1), None, count, (1, 1, 1), randomness=Impulses(count))
+    run = LogTimes().bind(prior, problem, sampler, steps)
+    result = sampling_loop(run, lambda: None, lambda *_: None).flatten()
+    coefficients = result[1:] - result[0]
+    return float(result[0]), float(coefficients.square().sum())
+
+
+@pytest.mark.parametrize("deviation", [0.25, 0.05])
+@pytest.mark.parametrize(
+    ("eta", "steps", "within"), [(0.0, 20, 0.03), (1.0, 20, 0.07), (1.0, 40, 0.03)], ids=repr
+)
+def test_few_steps_of_dpm_solver_have_the_variance_of_the_prior(eta, steps, within, deviation):
+    prior = PixelPrior(mean=0.4, deviation=deviation)
+    mean, variance = pixel_moments(DPMSolver(eta), steps, prior)
+    # The last step adds no noise: that of the last level, which is all that is left to a pixel then, is missing.
+    alpha, sigma = prior.schedule(0.001)
+    left = alpha**2 * prior.variance / (alpha**2 * prior.variance + sigma**2)
+    assert variance == pytest.approx(left * deviation**2, rel=within)
+    assert mean == pytest.approx(0.4, abs=0.03 * deviation)
+    # What ancestral steps at the same levels do not have.
+    _, ancestral = pixel_moments(DDPM(), steps, prior)
+    assert ancestral < 0.8 * deviation**2
+
+
+def ode_error(sampler, steps, start=0.9, end=0.05):
+    """Distance to the probability-flow ODE of a Gaussian, whose deviation from the mean is scaled like its spread."""
+    prior = PixelPrior()
+    schedule, x = prior.schedule, column(-1.3)
+
+    def spread(t):
+        alpha, sigma = schedule(t)
+        return math.sqrt(alpha**2 * prior.variance + sigma**2)
+
+    first, last = (sigma / alpha for alpha, sigma in map(schedule, (start, end)))
+    times = [schedule.time_of(level) for level in np.geomspace(first, last, steps + 1)]
+    exact = schedule(times[-1])[0] * prior.mean + spread(times[-1]) / spread(times[0]) * (
+        -1.3 - schedule(times[0])[0] * prior.mean
+    )
+    solver = sampler.fresh()
+    for t, s in itertools.pairwise(times):
+        x = solver.step(x, prior(x, t), t, s, schedule, nothing)
+    return abs(float(x) - exact)
+
+
+def test_dpm_solver_is_of_second_order_and_ddim_of_first():
+    """Twice the steps: a quarter of the error, and half of it."""
+    for steps in (160, 320):
+        assert ode_error(DPMSolver(), steps) / ode_error(DPMSolver(), 2 * steps) == pytest.approx(4, rel=0.06)
+        assert ode_error(DDIM(), steps) / ode_error(DDIM(), 2 * steps) == pytest.approx(2, rel=0.02)
+    assert ode_error(DPMSolver(), 40) < ode_error(DDIM(), 40) / 10
+
+
+def test_the_second_step_of_dpm_solver_written_out():
+    schedule, (r, t, s) = Schedule.linear(), (0.7, 0.5, 0.3)
+    for eta in (0.0, 0.4, 1.0):
+        solver, x_t, before, x_hat = DPMSolver(eta), column(0.83), column(0.2), column(-0.31)
+        solver.kernel(column(1.1), before, r, t, schedule)
+        l_r, l_t, l_s = (math.log(a / g) for a, g in map(schedule, (r, t, s)))
+        (a_s, g_s), g_t, h = schedule(s), schedule(t)[1], l_s - l_t
+        line = -0.31 + h / (2 * (l_t - l_r)) * (-0.31 - 0.2)
+        mean = g_s / g_t * math.exp(-eta * h) * 0.83 + a_s * (1 - math.exp(-(1 + eta) * h)) * line
+        got, std = solver.kernel(x_t, x_hat, t, s, schedule)
+        assert float(got) == pytest.approx(mean, rel=1e-12)
+        assert std == pytest.approx(g_s * math.sqrt(1 - math.exp(-2 * eta * h)), rel=1e-12)
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_the_first_step_of_dpm_solver_is_of_first_order(eta):
+    """Without a last step, or with one that ended elsewhere (after going up again), it is DDIM's."""
+    schedule, x_t, x_hat = Schedule.linear(), column(0.83, -0.2), column(-0.31, 0.4)
+    solver = DPMSolver(eta)
+    for before in (None, (0.9, 0.7), (0.5, 0.3)):
+        if before is not None:
+            solver.kernel(x_t, 5 * x_hat, *before, schedule)
+        mean, std = solver.kernel(x_t, x_hat, 0.5, 0.4, schedule)
+        expected, expected_std = DDIM(eta).kernel(x_t, x_hat, 0.5, 0.4, schedule)
+        torch.testing.assert_close(mean, expected, rtol=1e-12, atol=1e-12)
+        assert std == pytest.approx(expected_std, rel=1e-12)
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_dpm_solver_ends_with_the_estimate_and_starts_from_pure_noise(eta):
+    x_t, x_hat, flow = column(0.83), column(-0.31), Schedule.flow()
+    solver = DPMSolver(eta)
+    mean, std = solver.kernel(x_t, x_hat, 1.0, 0.8, flow)  # no logarithm of no signal
+    assert (mean, std) == DDIM(eta).kernel(x_t, x_hat, 1.0, 0.8, flow)
+    solver.kernel(x_t, 2 * x_hat, 0.8, 0.5, flow)
+    assert torch.equal(solver.step(x_t, x_hat, 0.5, 0.0, flow, nothing), x_hat)
+
+
+def test_a_run_of_dpm_solver_knows_nothing_of_the_last_one():
+    sampler = DPMSolver()
+
+    def result():
+        return draw(
+            Method(), smooth_prior((2, 2)), torch.zeros(1, 1, 1), None, 3, (1, 2, 2), steps=5, sampler=sampler
+        )
+
+    assert torch.equal(result(), result())
+    sampler.kernel(column(0.8), column(0.3), 0.7, 0.5, Schedule.linear())
+    fresh = sampler.fresh()
+    assert fresh == sampler
+    one, other = (
+        s.kernel(column(0.8), column(0.1), 0.5, 0.4, Schedule.linear())[0] for s in (fresh, sampler)
+    )
+    assert not torch.equal(one, other)
+    assert torch.equal(one, DPMSolver().kernel(column(0.8), column(0.1), 0.5, 0.4, Schedule.linear())[0])
+
+
+def test_the_memory_of_dpm_solver_follows_the_states():
+    schedule, order = Schedule.linear(), torch.tensor([2, 2, 0])
+    x_t, before, x_hat = torch.randn(3, 3, 1, 2, 2).unbind()
+    straight, moved = DPMSolver(1.0), DPMSolver(1.0)
+    straight.kernel(x_t, before[order], 0.7, 0.5, schedule)
+    moved.kernel(x_t, before, 0.7, 0.5, schedule)
+    moved.reorder(order)
+    expected = straight.kernel(x_t, x_hat, 0.5, 0.4, schedule)[0]
+    assert torch.equal(moved.kernel(x_t, x_hat, 0.5, 0.4, schedule)[0], expected)
+    DPMSolver().reorder(order)  # nothing remembered, nothing to move
+    assert DDPM().reorder(order) is None
+
+
 # ------------------------------------------------------------------------------ names
 
 
 def test_samplers_by_name():
     assert as_sampler("ddpm") == DDPM()
     assert as_sampler("DDIM") == DDIM(0.0)
+    assert as_sampler("DPM++") == DPMSolver(0.0)
     own = DDIM(0.85)
     assert as_sampler(own) is own
     assert DDPM().eta == 1.0
@@ -214,3 +367,5 @@ def test_samplers_by_name():
 def test_an_eta_that_is_no_share_is_refused(eta):
     with pytest.raises(ValueError, match=r"eta must lie in \[0, 1\]"):
         DDIM(eta)
+    with pytest.raises(ValueError, match=r"eta must lie in \[0, 1\]"):
+        DPMSolver(eta)

@@ -244,3 +244,52 @@ def test_flow_is_a_straight_line():
 def test_bad_tables_are_refused_in_words(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+# ------------------------------------------------------------------------------ times by the logarithm of the noise
+
+
+def levels_of(schedule, times):
+    """``log(sigma / alpha)`` of all times but the last, which is 0; at most that of a thousandth of signal."""
+    pairs = [schedule(t) for t in times[:-1]]
+    return np.array([np.log(min(sigma / alpha, 1e3) if alpha else 1e3) for alpha, sigma in pairs])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 300), st.floats(0.4, 1.0), st.sampled_from(range(len(ALL))))
+def test_log_times_are_even_in_the_logarithm_of_the_noise(steps, start, index):
+    schedule = ALL[index]
+    times = schedule.times(steps, start, spacing="log")
+    assert len(times) == steps + 1
+    assert times[0] == pytest.approx(start, abs=0.5 / schedule.steps if steps == 1 else 0)
+    assert times[-1] == 0.0
+    assert (np.diff(times) < 0).all()
+    if steps > 1:
+        assert times[-2] == 1 / schedule.steps
+        gaps = np.diff(levels_of(schedule, times))
+        np.testing.assert_allclose(gaps, gaps.mean(), rtol=0.02, atol=2e-4)
+
+
+def test_log_times_written_out():
+    linear, flow = Schedule.linear(), Schedule.flow()
+    assert linear.times(1, spacing="log") == [1.0, 0.0]
+    assert linear.times(2, spacing="log") == [1.0, 0.001, 0.0]
+    assert linear.times(2, 0.5, spacing="log") == [0.5, 0.001, 0.0]
+    # Below the first trained step there is nothing to space.
+    assert linear.times(2, 0.001, spacing="log") == [0.001, 0.0005, 0.0]
+    # A flow ends without any signal; sigma / alpha = t / (1 - t) goes from 1000 to 1/999.
+    ratios = np.geomspace(1000, 1 / 999, 4)
+    expected = [1.0, ratios[1] / (1 + ratios[1]), ratios[2] / (1 + ratios[2]), 0.001, 0.0]
+    np.testing.assert_allclose(flow.times(4, spacing="log"), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("spacing", ["karras", "", None])
+def test_an_unknown_spacing_is_refused(spacing):
+    with pytest.raises(ValueError, match="spacing must be 'uniform' or 'log', not"):
+        Schedule.linear().times(5, spacing=spacing)
+
+
+@pytest.mark.parametrize("schedule", ALL, ids=repr)
+def test_many_levels_at_once_are_the_single_ones(schedule):
+    levels = np.array([0.0, 1e-4, 0.01, 0.3, 1.0, 7.0, 150.0, 1e9, np.inf])
+    assert schedule._times_of(levels).tolist() == [schedule.time_of(level) for level in levels]

@@ -46,9 +46,9 @@ class DPS(Guided):
     ``x_hat' = x_hat + tau C A'^T r``,  ``tau = ||r||^2 / (<A'^T r, C A'^T r> + s_y^2 ||r||^2)``,
 
     with ``C A'^T r = (sigma_t^2 / alpha_t) grad_{x_t} -||r||^2 / 2``, which is the gradient that DPS takes in any case.
-    This ``tau`` is the exact step of steepest descent for the posterior given the state (the first iterate of MMPS's
-    conjugate gradients), so that nothing is left to tune: it suits any number of steps, sampler, noise level, range
-    and size, and goes to 0 as the noise goes to infinity.
+    This ``tau`` is the exact step of steepest descent towards ``(A C A^T + s_y^2)^{-1} r`` (the first iterate of
+    MMPS's conjugate gradients), so that nothing is left to tune: it suits any number of steps, sampler, noise level,
+    range and size, and goes to 0 as the noise goes to infinity.
 
     Under photon noise ``r`` is weighed by the variance at every pixel, so that at the end ``A'^T r`` is the gradient of
     the Poisson likelihood.
@@ -139,7 +139,11 @@ class DPS(Guided):
     def log_density(self, view: View) -> Tensor:
         """``log N(y; A x_hat, S)`` of every image, with one number for ``S``: its quotient with the residual."""
         length, _ = self.descent(view)
-        return diagonal_log_density(view.residual, (1 / length).reshape(-1, *[1] * (view.residual.ndim - 1)))
+        length = length.reshape(-1, *[1] * (view.residual.ndim - 1))
+        # Without a step there is no quotient: no residual, or nothing that the state could change in it.
+        least = view.noise + 1e-3 * view.unit_variance
+        variance = torch.where(length > 0, 1 / length, least)
+        return diagonal_log_density(view.residual, variance.expand_as(view.residual))
 
     def descent(self, view: View) -> tuple[Tensor, Tensor]:
         """Length ``tau`` of the step, ``(B,)``, and its direction ``C A'^T r``."""

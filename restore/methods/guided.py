@@ -72,8 +72,13 @@ class View:
         """The row sums of ``S``, as a variance for every number of the measurement. One backward pass."""
         sums = self.linear(self.covariance(self.adjoint(torch.ones_like(self.residual))))
         # A row whose entries cancel would have no variance, and an infinite pull.
+        return sums.clamp(min=1e-3 * self.unit_variance) + self.noise
+
+    @property
+    def unit_variance(self) -> float:
+        """What the state leaves of the variance of a pixel that has variance 1: the scale of what is negligible."""
         level = (self.sigma / self.alpha) ** 2
-        return sums.clamp(min=1e-3 * level / (1 + level)) + self.noise
+        return level / (1 + level)
 
 
 @dataclass(kw_only=True)

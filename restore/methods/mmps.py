@@ -79,7 +79,8 @@ class MMPS(Guided):
                 active = active & (rho > goal)
                 if not bool(active.any()):
                     break
-                p = z + per_image(rho / before, r) * p
+                # An image that has come to an end may have no residual left to divide by.
+                p = z + per_image(torch.where(active, rho / before, 0), r) * p
         return self.prior.clip(x) if self.clip else x
 
     def precondition(self, view: View, r: Tensor) -> Tensor:
@@ -98,9 +99,9 @@ class MMPS(Guided):
         """``log N(y; A x_hat, S)`` of every image: with all of ``S`` for few numbers, else with its row sums."""
         if view.residual[0].numel() > MOST_DENSE:
             return diagonal_log_density(view.residual, view.row_variance())
-        factor, _ = torch.linalg.cholesky_ex(view.dense_marginal.double())
-        scaled = torch.linalg.solve_triangular(
-            factor, view.residual.double().flatten(1)[..., None], upper=False
-        )
-        logarithms = factor.diagonal(dim1=1, dim2=2).log().sum(1)
-        return (-0.5 * inner(scaled, scaled) - logarithms).to(view.residual)
+        variances, directions = torch.linalg.eigh(view.dense_marginal.double())
+        # At least the noise; and where there is none, S has no inverse in a direction that nothing is measured of.
+        noise = view.noise.expand_as(view.residual).flatten(1).amin(1, keepdim=True).double()
+        variances = variances.maximum(noise.clamp(min=1e-6 * view.unit_variance))
+        coordinates = (directions.mT @ view.residual.double().flatten(1)[..., None])[..., 0]
+        return diagonal_log_density(coordinates, variances).to(view.residual)

@@ -39,7 +39,8 @@ class TDS(Method):
 
     Raises:
         TypeError: If the twist is no guided method.
-        ValueError: If there are no particles, or the threshold is outside [0, 1].
+        ValueError: If there are no particles, the threshold is outside [0, 1], or (at the start of a run) the sampler
+            adds no noise.
 
     Example:
         >>> TDS(particles=4).twist
@@ -93,6 +94,12 @@ class TDS(Method):
         run = super().bind(prior, problem, sampler, steps)
         assert isinstance(run, TDS)
         run.twist = run.guide.bind(prior, problem, sampler, run.steps)
+        (t, s, *_), zero = run.times(), torch.zeros(())
+        if s > 0 and run.sampler.fresh().kernel(zero, zero, t, s, prior.schedule)[1] == 0:
+            raise ValueError(
+                f"tds weighs draws by their densities: its sampler needs fresh noise, such as DPMSolver(eta=1.0) or "
+                f"DDPM(), not {run.sampler}"
+            )
         # The solver remembers estimates: the prior's and the proposal's are two histories.
         run._proposal = run.sampler.fresh()
         pictures = problem.shape[0] // run.particles
