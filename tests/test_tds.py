@@ -242,11 +242,11 @@ def test_tds_draws_from_the_posterior():
     for seed in range(3):
         known = correlated_gaussian(seed)
         out = draw(
-            TDS(particles=4, twist=MMPS(iterations=10, tolerance=0.01)),
+            TDS(particles=2, twist=MMPS(iterations=10, tolerance=0.01)),
             known.prior,
             known.y,
             known.operator,
-            4 * 1500,
+            2 * 1500,
             (1, 8, 8),
             noise=known.noise,
             steps=50,
