@@ -297,7 +297,9 @@ class Schedule:
             low, high = np.where(below, middle, low), np.where(below, high, middle)
         return high
 
-    def times(self, steps: int, start: float = 1.0, spacing: str = "uniform") -> list[float]:
+    def times(
+        self, steps: int, start: float = 1.0, spacing: str = "uniform", lowest: float = 1.0
+    ) -> list[float]:
         """``steps + 1`` times from ``start`` down to 0.
 
         Args:
@@ -307,8 +309,11 @@ class Schedule:
                 in ``log(sigma / alpha)`` down to the first trained step, then to 0. What is uniform in time leaves
                 little for the end, and lets all detail below the last noise level but one fall into one step.
 
+            lowest: For ``"log"``, the last noise level above 0, as a share of the first trained one.
+
         Raises:
-            ValueError: If ``steps`` is not a positive integer, ``start`` not in (0, 1], or the spacing not known.
+            ValueError: If ``steps`` is not a positive integer, ``start`` or ``lowest`` not in (0, 1], or the spacing
+                not known.
 
         Example:
             >>> Schedule.linear().times(4)
@@ -320,6 +325,8 @@ class Schedule:
             raise ValueError(f"steps must be a whole number of at least 1, not {steps}")
         if not 0 < start <= 1:
             raise ValueError(f"the first time must lie in (0, 1], not {start}")
+        if not 0 < lowest <= 1:
+            raise ValueError(f"the lowest level is a share in (0, 1] of the first trained one, not {lowest}")
         if spacing not in ("uniform", "log"):
             raise ValueError(f"spacing must be 'uniform' or 'log', not {spacing!r}")
         if spacing == "log" and start > 1 / self.steps and steps > 1:
@@ -328,8 +335,10 @@ class Schedule:
                 min(sigma / alpha, 1e3) if alpha else 1e3
                 for alpha, sigma in map(self, (start, 1 / self.steps))
             )
-            inner = self._times_of(np.geomspace(high, low, int(steps)))[1:-1]
-            return [start, *(float(t) for t in inner), 1 / self.steps, 0.0]
+            inner = [float(t) for t in self._times_of(np.geomspace(high, lowest * low, int(steps)))[1:]]
+            if lowest == 1:
+                inner[-1] = 1 / self.steps  # To the last bit, so that the table's own values are used.
+            return [start, *inner, 0.0]
         times = np.linspace(start, 0, int(steps) + 1)
         if steps <= start * self.steps:
             times = np.rint(times * self.steps) / self.steps

@@ -457,7 +457,8 @@ def test_the_papers_settings():
 def test_guided_methods_visit_levels_evenly_in_their_logarithm(method):
     problem = problem_for(torch.zeros(1, 4, 4), Identity(), 1, (1, 4, 4))
     run = method.bind(smooth_prior(), problem, None, 20)
-    assert run.times() == run.prior.schedule.times(20, spacing="log")
+    lowest = 1 / 3 if isinstance(method, MMPS) else 1.0
+    assert run.times() == run.prior.schedule.times(20, spacing="log", lowest=lowest)
     assert run.sampler == type(method).default_sampler
     own = DDIM(0.3)
     assert method.bind(smooth_prior(), problem, own, 20).sampler == own
@@ -496,16 +497,15 @@ def figures(method, steps, count, seeds):
     ("method", "steps"),
     [
         (MMPS(), 50),
-        (MMPS(iterations=10, tolerance=0.01), 50),
-        pytest.param(MMPS(iterations=10, tolerance=0.01), 200, marks=pytest.mark.slow),
+        pytest.param(MMPS(), 200, marks=pytest.mark.slow),
     ],
-    ids=["50", "converged-50", "converged-200"],
+    ids=["50", "200"],
 )
 def test_mmps_draws_from_the_posterior(method, steps):
     """On the three problems of `restore benchmark --posterior`.
 
-    What is left of the variances is the last step, to time 0: it adds no noise, so that the variance of the last
-    level, 1e-4, is missing, four percent of what a noise of 0.05 leaves of a measured pixel.
+    The last step, to time 0, adds no noise, so that the variance of the last level is missing: of the first trained
+    level, four percent of what a noise of 0.05 leaves of a measured pixel. Hence MMPS goes lower.
     """
     mean_measured, mean_missing, *ratios = figures(method, steps, 4000, range(3))
     assert mean_measured <= 0.02

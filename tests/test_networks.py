@@ -253,7 +253,7 @@ def test_group_norm_is_another_function_on_every_size():
 
 def test_the_prior_in_the_package_is_the_same_function_everywhere(photo):
     with torch.no_grad():
-        assert crop_difference(photo.network, (32, 16), 192, 80, (256, 240)) < 1e-3
+        assert crop_difference(photo.network, (32, 16), 192, 80, (256, 240)) < 3e-3
 
 
 def test_images_of_a_batch_do_not_mix(small):

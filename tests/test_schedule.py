@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -293,3 +295,17 @@ def test_an_unknown_spacing_is_refused(spacing):
 def test_many_levels_at_once_are_the_single_ones(schedule):
     levels = np.array([0.0, 1e-4, 0.01, 0.3, 1.0, 7.0, 150.0, 1e9, np.inf])
     assert schedule._times_of(levels).tolist() == [schedule.time_of(level) for level in levels]
+
+
+@pytest.mark.parametrize("lowest", [1.0, 1 / 3, 0.1])
+def test_the_lowest_of_log_spaced_levels(lowest):
+    schedule = Schedule.linear()
+    times = schedule.times(20, spacing="log", lowest=lowest)
+    levels = [sigma / alpha for alpha, sigma in map(schedule, times[:-1])]
+    alpha, sigma = schedule(1 / schedule.steps)
+    assert levels[-1] == pytest.approx(lowest * sigma / alpha, rel=1e-6)
+    ratios = [b / a for a, b in itertools.pairwise(levels)]
+    assert ratios == pytest.approx([ratios[0]] * 18, rel=1e-5)
+    for wrong in (0.0, 1.5):
+        with pytest.raises(ValueError, match="the lowest level is a share"):
+            schedule.times(20, spacing="log", lowest=wrong)

@@ -44,7 +44,7 @@ class TDS(Method):
 
     Example:
         >>> TDS(particles=4).twist
-        MMPS(clip=True, iterations=3, tolerance=0.03)
+        MMPS(clip=True, iterations=10, tolerance=0.01)
     """
 
     name: ClassVar[str] = "tds"

@@ -89,7 +89,9 @@ def run_posterior(
         raise ValueError(f"unknown protocol {unknown[0]!r}; known are {', '.join(PROTOCOLS)}")
     names = [method.name for method in methods_table()] if methods is None else methods
     contenders = [method_contender(name) for name in names]
-    few = [method_contender("tds:particles=4") if methods is None and c.name == "tds" else c for c in contenders]
+    few = [
+        method_contender("tds:particles=4") if methods is None and c.name == "tds" else c for c in contenders
+    ]
     others: list[Contender] = []
     if peers:
         from restore.benchmark.posterior.peers import peer_contenders
