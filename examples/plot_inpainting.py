@@ -49,8 +49,8 @@ damaged = np.where(mask[..., None], truth, 255)
 # One call
 # --------
 #
-# :func:`restore.inpaint` fills the holes, by the method that ``"auto"`` chooses (DiffPIR) unless told otherwise. ``seed``
-# makes the result repeatable: another seed is another draw.
+# :func:`restore.inpaint` fills the holes, by the method that ``"auto"`` chooses (DiffPIR) unless told otherwise.
+# ``seed`` makes the result repeatable: another seed is another draw.
 
 filled = restore.inpaint(damaged, mask, seed=0, progress=False)
 

@@ -33,7 +33,7 @@ MASK = Mask(torch.rand(16, 16, generator=torch.Generator().manual_seed(0)) < 0.5
         (FromCallable(lambda x: x**2), 768, {}, DPS, 100),
         (MASK, 768, {"gaussian": False}, DPS, 100),
         (MASK, 768, {"calls": 20}, DPS, 20),
-        (MASK, 768, {}, DiffPIR, 50),
+        (MASK, 768, {}, DiffPIR, 100),
         (MASK, 64, {}, MMPS, 100),
         (Grayscale(), 256, {"calls": 20}, DiffPIR, 20),
         (Blur(gaussian_kernel(1.0, 3), boundary="valid"), 768, {}, DiffPIR, 30),

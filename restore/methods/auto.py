@@ -25,8 +25,9 @@ def choose(
     1. An operator that is not linear, or noise that is not Gaussian: DPS, which needs nothing but a gradient.
     2. A measurement of at most 64 numbers: MMPS, whose draws come nearest to the posterior.
     3. A mask with few network calls to spend (below 30): DPS; a call with gradient costs two without.
-    4. All else: DiffPIR with all noise fresh, which needs no gradient and is the best at 30 calls and more. It takes 50
-       calls, or 30 where an operator without a closed form makes every step slower.
+    4. All else: DiffPIR with all noise fresh, which needs no gradient and is the best at 30 calls and more. It takes 100
+       calls for a mask, which still gain from them, 50 for other operators, and 30 where one without a closed form makes
+       every step slower.
 
     Args:
         operator: The operator of the problem.
@@ -52,4 +53,5 @@ def choose(
         return MMPS(), calls or MMPS.default_steps
     if isinstance(operator, Mask) and calls is not None and calls < FEW_CALLS:
         return DPS(), calls
-    return DiffPIR(zeta=1.0), calls or (50 if operator.has_svd else 30)
+    usual = 100 if isinstance(operator, Mask) else 50 if operator.has_svd else 30
+    return DiffPIR(zeta=1.0), calls or usual
