@@ -25,9 +25,9 @@ def choose(
     1. An operator that is not linear, or noise that is not Gaussian: DPS, which needs nothing but a gradient.
     2. A measurement of at most 64 numbers: MMPS, whose draws come nearest to the posterior.
     3. A mask with few network calls to spend (below 30): DPS; a call with gradient costs two without.
-    4. All else: DiffPIR with all noise fresh, which needs no gradient and is the best at 30 calls and more. It takes 100
-       calls for a mask, which still gain from them, 50 for other operators, and 30 where one without a closed form makes
-       every step slower.
+    4. All else: DiffPIR with all noise fresh, which needs no gradient and is the best at 30 calls and more. It takes
+       100 calls for a mask, which still gains from them, 50 for other operators, and 30 where one without a closed
+       form makes every step slower.
 
     Args:
         operator: The operator of the problem.
