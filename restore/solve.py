@@ -53,7 +53,7 @@ class State:
         t: Time that the step started from.
         s: Time that it went to.
         x: The state at ``s`` in the prior's range, ``(B, C, H, W)``; of TDS, all particles, picture by picture.
-        x_hat: The estimate of the clean image, in [0, 1] up to the estimate's error, ``(B, C, H, W)``.
+        x_hat: The estimate of the clean image, in [0, 1] up to the estimate's error, in the shape of ``x``.
         draws: Positions of these pictures in the flat list of all draws (draw by draw, image by image).
         details: What the method tells beside it, such as TDS's ``"effective_sample_size"``, ``(B,)`` each.
     """
@@ -102,7 +102,7 @@ def solve(
             number, or one per image. Or a ``PoissonNoise``, for the methods that take it.
         steps: Number of downward steps of the schedule; the method's own number by default.
         samples: Number of draws for each image.
-        sampler: ``"ddpm"``, ``"ddim"`` or a sampler; the method's own by default.
+        sampler: ``"ddpm"``, ``"ddim"``, ``"dpm++"`` or a sampler; the method's own by default.
         seed: A whole number, or one per image. The same seed gives the same result for an image, whatever batch
             it is in. None takes a new one every time.
         device: Where to compute. By default where ``y`` is, if it is on a GPU; else where the prior is, if you
@@ -142,7 +142,10 @@ def solve(
     steps = _whole(steps, "steps") if steps is not None else None
     batch, layout = to_batch(y, check_range=False, name="y")
     images = len(batch)
-    if method == "auto":
+    if isinstance(method, str) and method.lower() == "auto":
+        if options or sampler is not None:
+            given = ", ".join([*options, *(["sampler"] if sampler is not None else [])])
+            raise TypeError(f"method='auto' chooses its settings itself: leave {given} out, or name a method")
         measured = math.prod(batch.shape[1:])
         method, steps = choose(operator, measured, gaussian=not isinstance(noise, PoissonNoise), calls=steps)
     chosen = as_method(method, **options)
@@ -164,6 +167,11 @@ def solve(
             f"{tuple(fits)} of such a picture"
         )
 
+    if isinstance(operator, Mask):
+        # What a user left in the holes (white, or noise that was added everywhere) is no measurement.
+        batch = torch.where(operator.mask.to(batch.device) != 0, batch, 0)
+        noise_std = _noise(noise, batch, layout)
+
     where = _device(device, prior, batch)
     denoiser = prior if isinstance(prior, BasePrior) else load_prior(prior)
     _check_prior(denoiser, shape, batch, operator)
@@ -174,6 +182,9 @@ def solve(
     if dtype is not None:
         denoiser = _in_precision(denoiser, dtype)
     batch, noise_std = batch.to(where), noise_std.to(where)
+    poisson = (
+        copy.deepcopy(poisson).to(where) if poisson is not None else None
+    )  # The user's own stays where it is.
     places = {operator.device, *(tensor.device for tensor in (*operator.buffers(), *operator.parameters()))}
     if places != {where}:
         operator = copy.deepcopy(operator).to(where)
@@ -195,7 +206,7 @@ def solve(
                 noise_std[index],
                 (len(states), *shape),
                 randomness.part(part, chosen.states_per_draw),
-                poisson.to(where).select(index) if poisson else None,
+                None if poisson is None else poisson.select(index),
                 denoiser.value_range[1] - denoiser.value_range[0],
             )
             run = chosen.bind(_with_labels_of(denoiser, index), problem, scheme, steps)
@@ -223,7 +234,7 @@ def sample(
         prior: A name, a folder, or a prior.
         shape: ``(B, C, H, W)``.
         steps: Number of steps, one network call each.
-        sampler: ``"ddpm"``, ``"ddim"``, or a sampler.
+        sampler: ``"ddpm"``, ``"ddim"``, ``"dpm++"``, or a sampler.
         seed: A whole number; picture ``i`` is the same however many are drawn.
         device: Where to compute; where the prior is, by default, or a GPU if it is given by name.
         class_labels: For class-conditional priors, one label or one per picture.
@@ -324,12 +335,8 @@ def _in_range_of(
     """
     low, high = prior.value_range
     scale = high - low
-    if poisson is not None or not isinstance(operator, LinearOperator):
-        return (
-            scale * y,
-            (operator if (low, high) == (0, 1) else _InUnitRange(operator, low, high)),
-            scale * noise,
-        )
+    if not isinstance(operator, LinearOperator):
+        return scale * y, _in_unit_range(operator, low, high), scale * noise
     with torch.no_grad():
         white = operator(torch.ones(operator.batch_size or 1, *shape, device=y.device))
     brightest, darkest = float(y.abs().max()), float(y.min())
@@ -352,10 +359,13 @@ def _in_range_of(
             f"y goes up to {brightest:.4g}, where a white picture measures {float(white.max()):.4g}: images are in "
             f"[0, 1] (divide by 255) or of dtype uint8"
         )
-    if isinstance(operator, Mask):
-        # What a user left in the holes (white, or noise that was added everywhere) is no measurement.
-        y = torch.where(operator.mask != 0, y, 0)
+    if poisson is not None:
+        return scale * y, _in_unit_range(operator, low, high), scale * noise
     return low * white + scale * y, operator, scale * noise
+
+
+def _in_unit_range(operator: Operator, low: float, high: float) -> Operator:
+    return operator if (low, high) == (0, 1) else _InUnitRange(operator, low, high)
 
 
 class _InUnitRange(Operator):
@@ -404,7 +414,11 @@ def suited(
         "noise-free": (not noisy, "a measurement without noise (noise=0)"),
     }
     lacking = [words for need, (there, words) in held.items() if need in method.needs and not there]
-    return [*lacking, "Gaussian noise"] if poisson and not method.takes_poisson else lacking
+    return (
+        [*lacking, "Gaussian noise (this is photon noise)"]
+        if poisson and not method.takes_poisson
+        else lacking
+    )
 
 
 def _check_method(method: Method, operator: Operator, noise: Tensor, poisson: PoissonNoise | None) -> None:
@@ -459,9 +473,8 @@ def _noise(noise: Any, y: Tensor, layout: ImageFormat) -> Tensor:
     if isinstance(noise, PoissonNoise):
         if layout.scale != 1:
             raise ValueError("photon noise is in units of white, not of 255: give y as floats in [0, 1]")
-        return (
-            noise.variance(y.clamp_min(0)).flatten(1).mean(1).sqrt()
-        )  # Of a whole image; see Problem.variance.
+        # Of a whole image; that of each number is Problem.variance.
+        return copy.deepcopy(noise).to(y.device).variance(y.clamp_min(0)).flatten(1).mean(1).sqrt()
     noise = noise.std if isinstance(noise, GaussianNoise) else noise
     try:
         std = torch.as_tensor(noise, dtype=torch.float64).detach().cpu().flatten()

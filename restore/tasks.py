@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from operators import Blur, Downsample, Grayscale, LinearOperator, Mask
+from operators import Blur, Downsample, Grayscale, LinearOperator, Mask, PoissonNoise
 from restore.checkpoint import load_prior
 from restore.images import ImageFormat, to_batch
 from restore.prior import BasePrior
@@ -170,7 +170,7 @@ def deblur(
     settings["prior"] = _prior(settings)
     colour, back = _as_colour(batch, settings["prior"])
     samples, settings = _draws(settings, layout)
-    level = 0.01 if noise is None else noise / layout.scale
+    level = 0.01 if noise is None else _deviation(noise) / layout.scale
     # The camera saw more than it shows: the picture is a part of a larger blurred scene, of which nothing is assumed.
     # Against reflection at the border, that is worth 2 dB on Kodak pictures blurred by 25 x 25 pixels.
     operator = Blur((weights / weights.sum()).float(), boundary="valid")
@@ -233,6 +233,13 @@ def colorize(
 # -------------------------------------------------------------------- what they share
 
 
+def _deviation(noise: Any) -> Any:
+    """A standard deviation as it is: the repairs know no other noise."""
+    if isinstance(noise, PoissonNoise):
+        raise TypeError("a repair takes noise as a standard deviation; for photon noise, use restore.solve")
+    return noise
+
+
 def _along_edges(luma: Tensor, chroma: Tensor, factor: int) -> Tensor:
     """The chroma of a reduced picture at the size of its luma, smooth but where the luma has edges."""
     from kornia.filters import guided_blur
@@ -254,7 +261,7 @@ def _draws(settings: dict[str, Any], layout: ImageFormat) -> tuple[int | None, d
     """The number of draws, and the other settings, with the noise in the units that ``to_batch`` made."""
     others = {k: v for k, v in settings.items() if k != "samples"}
     if "noise" in others:
-        others["noise"] = torch.as_tensor(others["noise"], dtype=torch.float64) / layout.scale
+        others["noise"] = torch.as_tensor(_deviation(others["noise"]), dtype=torch.float64) / layout.scale
     return settings.get("samples"), others
 
 

@@ -65,8 +65,9 @@ def test_solve_takes_what_auto_chooses(operator, noise):
 
 
 def test_auto_takes_no_options():
-    with pytest.raises(TypeError, match="zeta"):
-        restore.solve(torch.rand(3, 16, 16), MASK, "auto", prior=PixelPrior(), zeta=1.0, progress=False)
+    for name, options in (("auto", {"zeta": 1.0}), ("AUTO", {"sampler": "ddim"})):
+        with pytest.raises(TypeError, match=f"chooses its settings itself: leave {next(iter(options))} out"):
+            restore.solve(torch.rand(3, 16, 16), MASK, name, prior=PixelPrior(), progress=False, **options)
 
 
 # ------------------------------------------------------------------------------ noise models
@@ -102,6 +103,25 @@ def test_photon_noise_of_8_bit_pictures_is_refused():
             noise=PoissonNoise(9.0),
             progress=False,
         )
+
+
+@pytest.mark.parametrize("method", ["dps", "red_diff"])
+def test_what_lies_in_the_holes_of_photon_noise_is_no_measurement(method):
+    clean = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(2))
+    noise = PoissonNoise(100.0)
+    y = noise.sample(MASK(clean), torch.Generator().manual_seed(0))
+    options = {"prior": PixelPrior(), "noise": noise, "steps": 5, "seed": 0, "progress": False}
+    black = restore.solve(y, MASK, method, **options)
+    assert torch.equal(black, restore.solve(torch.where(MASK.mask > 0, y, 1.0), MASK, method, **options))
+
+
+def test_photon_noise_stays_the_users_own():
+    noise = PoissonNoise(100.0)
+    before = dict(noise.named_buffers())
+    restore.solve(
+        torch.rand(1, 3, 16, 16), MASK, "dps", prior=PixelPrior(), noise=noise, steps=2, progress=False
+    )
+    assert all(value is before[name] for name, value in noise.named_buffers())
 
 
 @pytest.mark.parametrize("value_range", [(0.0, 1.0), (-1.0, 1.0)], ids=str)

@@ -182,7 +182,7 @@ def test_foreign_networks_are_not_saved(tmp_path, network):
 
 def test_unknown_network():
     with pytest.raises(
-        ValueError, match="unknown network 'Transformer'; known are FoldedUNet and UNet2DModel"
+        ValueError, match="unknown network 'Transformer'; known are FoldedUNet, RMSUNet and UNet2DModel"
     ):
         build_network({"class": "Transformer"})
 

@@ -289,7 +289,7 @@ def test_rows_that_cancel_get_the_least_variance():
     alpha, sigma = prior.schedule(0.9)
     view = view_of(run, torch.ones(1, 1, 1, 2).double(), 0.9)
     expected = torch.full((1, 1, 1, 2), 1e-3 * sigma**2 / (alpha**2 + sigma**2)).double()
-    torch.testing.assert_close(view.row_variance(), expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(view.row_variance, expected, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.1])

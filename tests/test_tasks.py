@@ -242,3 +242,12 @@ def test_deblurring_with_an_even_kernel_does_not_shift_the_picture(prior, photog
 def test_mistakes_are_told(photograph, call, words):
     with pytest.raises(ValueError, match=words):
         call(photograph)
+
+
+def test_photon_noise_is_for_solve(photograph):
+    for repair in (
+        lambda noise: restore.inpaint(photograph, box_mask((96, 80), 5), noise=noise, **FAST),
+        lambda noise: restore.deblur(photograph, gaussian_kernel(1.0, 3), noise=noise, **FAST),
+    ):
+        with pytest.raises(TypeError, match=r"for photon noise, use restore\.solve"):
+            repair(restore.PoissonNoise(30.0))

@@ -326,7 +326,9 @@ def test_labels_follow_their_particles():
 
 @pytest.mark.parametrize("twist", ["ddnm", "sdedit", DDNM(), TDS()], ids=str)
 def test_a_twist_that_is_no_guided_method_is_refused(twist):
-    with pytest.raises(TypeError, match=r"a twist is a guided method \(mmps, pigdm, tmpd or dps\), not"):
+    with pytest.raises(
+        TypeError, match=r"a twist is a guided method \(mmps, pigdm, tmpd, or dps without zeta\), not"
+    ):
         TDS(twist=twist)
 
 
@@ -334,7 +336,7 @@ def test_a_twist_that_is_no_guided_method_is_refused(twist):
     "options", [{"particles": 0}, {"threshold": 2.0}, {"threshold": -0.1}, {"threshold": float("nan")}]
 )
 def test_options_out_of_range_are_refused(options):
-    with pytest.raises(ValueError, match=r"particles must be at least 1 and threshold in \[0, 1\], not"):
+    with pytest.raises(ValueError, match=r"a whole number of at least 1 and threshold in \[0, 1\], not"):
         TDS(**options)
 
 
@@ -362,3 +364,9 @@ def test_an_operator_that_is_not_linear_is_refused_and_dps_named():
             torch.zeros(1, 2, 2), restore.FromCallable(torch.sin), "tds", prior=prior, progress=False
         )
     assert prior.calls == 0
+
+
+@pytest.mark.parametrize("twist", [DPS(zeta=0.5), "mcg"], ids=["dps with zeta", "mcg"])
+def test_a_twist_whose_own_steps_would_be_dropped_is_refused(twist):
+    with pytest.raises(TypeError, match="dps without zeta"):
+        TDS(twist=twist)

@@ -53,6 +53,8 @@ def run(args: argparse.Namespace) -> None:
     if args.posterior:
         if args.folder is not None:
             raise ValueError("--posterior makes its own problems: leave the folder out")
+        if args.tasks or args.limit or args.calls or args.samples != 1 or args.prior != "photo":
+            raise ValueError("--posterior takes --methods, --seed, --output and --quiet alone")
         run_posterior(args.methods, seed=args.seed, output=args.output, progress=not args.quiet)
         return
     if args.folder is None:

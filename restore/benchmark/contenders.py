@@ -1,8 +1,7 @@
 """Who restores the measurements: the methods with a prior, the classical tools, and other libraries.
 
 A contender is named as on the command line: ``ddnm``, ``ddnm:steps=50,eta=0.85``, ``wiener:balance=0.05``. Two names
-stand for others: ``default`` for the method and settings of the task in :mod:`restore.tasks`, ``classical`` for all
-classical tools of the task.
+stand for others: ``default`` for what ``auto`` chooses, ``classical`` for all classical tools of the task.
 """
 
 from __future__ import annotations

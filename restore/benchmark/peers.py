@@ -6,6 +6,7 @@ prior is, up to scale; and its operators with a singular value decomposition are
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 from collections.abc import Callable
 from typing import Any
@@ -116,7 +117,7 @@ def _physics(measurement: Measurement, device: torch.device) -> Any:
     from deepinv.physics import DecomposablePhysics, GaussianNoise
 
     shape = tuple(measurement.truth.shape)
-    operator = measurement.operator.to(device)
+    operator = copy.deepcopy(measurement.operator).to(device)  # Others use the same one.
     svd = operator.svd(shape)
     assert svd is not None  # All standard tasks have one.
     return DecomposablePhysics(

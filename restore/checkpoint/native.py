@@ -87,7 +87,7 @@ def build_network(description: dict[str, Any]) -> nn.Module:
 
         network: Any = UNet2DModel(**description["config"])
         return network
-    raise ValueError(f"unknown network {kind!r}; known are FoldedUNet and UNet2DModel")
+    raise ValueError(f"unknown network {kind!r}; known are FoldedUNet, RMSUNet and UNet2DModel")
 
 
 def load_weights(network: nn.Module, path: str | Path) -> None:

@@ -120,7 +120,7 @@ def as_method(method: str | Method, **options: Any) -> Method:
         raise TypeError(f"a method is a name or an instance of Method, not {method!r}")
     cls = REGISTRY.get(method.lower())
     if cls is None:
-        raise ValueError(f"unknown method {method!r}; known are {', '.join(REGISTRY)}")
+        raise ValueError(f"unknown method {method!r}; known are auto, {', '.join(REGISTRY)}")
     known = options_of(cls)
     unknown = sorted(options.keys() - known.keys())
     if unknown:

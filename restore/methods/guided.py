@@ -68,6 +68,7 @@ class View:
         matrix = torch.stack(columns, dim=2)
         return (matrix + matrix.mT) / 2  # J is symmetric only as far as the prior is exact.
 
+    @cached_property
     def row_variance(self) -> Tensor:
         """The row sums of ``S``, as a variance for every number of the measurement. One backward pass."""
         sums = self.linear(self.covariance(self.adjoint(torch.ones_like(self.residual))))

@@ -29,6 +29,9 @@ class MCG(DPS):
     where ``z'`` is such that the noise of ``y``, of the state and of ``u`` add up to ``sigma_s^2`` in every direction,
     measured or not. Without noise this is the formula above; where noise is all there is, nothing is replaced.
 
+    DPS's correction and the replacement both use ``y``: a noisy one counts twice, and what is measured varies about
+    half as much as it should. The noise ``c`` is that of an ancestral step, whatever sampler is given.
+
     Args:
         zeta: DPS's step size.
         clip: Clip the estimate to the prior's range, as DPS does.

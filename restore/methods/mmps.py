@@ -103,7 +103,7 @@ class MMPS(Guided):
     def log_density(self, view: View) -> Tensor:
         """``log N(y; A x_hat, S)`` of every image: with all of ``S`` for few numbers, else with its row sums."""
         if view.residual[0].numel() > MOST_DENSE:
-            return diagonal_log_density(view.residual, view.row_variance())
+            return diagonal_log_density(view.residual, view.row_variance)
         variances, directions = torch.linalg.eigh(view.dense_marginal.double())
         # At least the noise; and where there is none, S has no inverse in a direction that nothing is measured of.
         noise = view.noise.expand_as(view.residual).flatten(1).amin(1, keepdim=True).double()

@@ -68,13 +68,17 @@ class TDS(Method):
         from restore.methods import as_method
 
         twist = as_method(self.twist)
-        if not isinstance(twist, Guided):
-            raise TypeError(f"a twist is a guided method (mmps, pigdm, tmpd or dps), not {self.twist!r}")
-        if self.particles < 1 or not 0 <= self.threshold <= 1:
-            raise ValueError(
-                f"particles must be at least 1 and threshold in [0, 1], not {self.particles} and {self.threshold}"
+        # A twist is an approximation of p(y | x_t): what replaces states, or takes steps of a chosen size, is none.
+        if not isinstance(twist, Guided) or twist.name == "mcg" or getattr(twist, "zeta", None) is not None:
+            raise TypeError(
+                f"a twist is a guided method (mmps, pigdm, tmpd, or dps without zeta), not {self.twist!r}"
             )
-        self.twist = twist
+        if self.particles != int(self.particles) or self.particles < 1 or not 0 <= self.threshold <= 1:
+            raise ValueError(
+                f"particles must be a whole number of at least 1 and threshold in [0, 1], "
+                f"not {self.particles} and {self.threshold}"
+            )
+        self.twist, self.particles = twist, int(self.particles)
 
     @property
     def states_per_draw(self) -> int:
@@ -104,7 +108,7 @@ class TDS(Method):
         run._proposal = run.sampler.fresh()
         pictures = problem.shape[0] // run.particles
         run._log_weight = torch.zeros(pictures, run.particles, device=problem.y.device)
-        run._ess = torch.full((pictures,), float(run.particles))
+        run._ess = torch.full((pictures,), float(run.particles), device=problem.y.device)
         return run
 
     def times(self) -> Sequence[float]:

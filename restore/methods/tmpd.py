@@ -34,8 +34,8 @@ class TMPD(Guided):
 
     def direction(self, view: View) -> Tensor:
         """``A^T (r / variance)``."""
-        return view.adjoint(view.residual / view.row_variance())
+        return view.adjoint(view.residual / view.row_variance)
 
     def log_density(self, view: View) -> Tensor:
         """``log N(y; A x_hat, diag)`` of every image."""
-        return diagonal_log_density(view.residual, view.row_variance())
+        return diagonal_log_density(view.residual, view.row_variance)

@@ -95,7 +95,8 @@ class RMSUNet(nn.Module):
             step: Step numbers ``(B,)``.
         """
         x = first = self.init_conv(x)
-        t = self.time_mlp(step)
+        # The sines are of step numbers, which need float32; the weights may be of another type.
+        t = self.time_mlp[1:](self.time_mlp[0](step).to(x.dtype))
         kept = []
         for level in self.downs:
             block1, block2, attention, down = cast(nn.ModuleList, level)
