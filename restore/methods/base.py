@@ -70,6 +70,7 @@ class Method:
         gradient: Whether it differentiates through the network.
         default_steps: Number of steps if the user gives none: the paper's.
         default_sampler: The sampler of the paper.
+        spacing: How the levels of noise lie; see :meth:`restore.schedule.Schedule.times`.
         takes_sampler: Whether a sampler makes its steps; some methods have a step of their own.
         takes_poisson: Whether the noise may be photon noise.
     """
@@ -80,6 +81,7 @@ class Method:
     gradient: ClassVar[bool] = False
     default_steps: ClassVar[int] = 1000
     default_sampler: ClassVar[Sampler] = DDPM()
+    spacing: ClassVar[str] = "uniform"
     takes_sampler: ClassVar[bool] = True
     takes_poisson: ClassVar[bool] = False
 
@@ -113,7 +115,7 @@ class Method:
 
     def times(self) -> Sequence[float]:
         """The times to visit, from noisy to clean; they may go up again."""
-        return self.prior.schedule.times(self.steps)
+        return self.prior.schedule.times(self.steps, spacing=self.spacing)
 
     def start(self, t: float) -> Tensor:
         """The first state, at time ``t``: noise."""

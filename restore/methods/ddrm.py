@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -39,6 +38,7 @@ class DDRM(Method):
     name: ClassVar[str] = "ddrm"
     reference: ClassVar[str] = "Denoising Diffusion Restoration Models, 2022, arXiv:2201.11793"
     takes_sampler: ClassVar[bool] = False
+    spacing: ClassVar[str] = "log"
     needs: ClassVar[tuple[str, ...]] = ("linear", "svd")
     default_steps: ClassVar[int] = 20
 
@@ -48,10 +48,6 @@ class DDRM(Method):
     def __post_init__(self) -> None:
         if not (0 <= self.eta <= 1 and 0 <= self.eta_b <= 1):
             raise ValueError(f"eta and eta_b must lie in [0, 1], not {self.eta} and {self.eta_b}")
-
-    def times(self) -> Sequence[float]:
-        """Evenly in the logarithm of the noise."""
-        return self.prior.schedule.times(self.steps, spacing="log")
 
     def start(self, t: float) -> Tensor:
         """Noise around the measurement, in the directions where it tells more than noise does."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -38,6 +37,7 @@ class DiffPIR(Method):
         "Denoising Diffusion Models for Plug-and-Play Image Restoration, 2023, arXiv:2305.08995"
     )
     takes_sampler: ClassVar[bool] = False
+    spacing: ClassVar[str] = "log"
     needs: ClassVar[tuple[str, ...]] = ("linear",)
     default_steps: ClassVar[int] = 100
 
@@ -48,10 +48,6 @@ class DiffPIR(Method):
     def __post_init__(self) -> None:
         if not self.lam > 0 or not 0 <= self.zeta <= 1:
             raise ValueError(f"lam must be above 0 and zeta in [0, 1], not {self.lam} and {self.zeta}")
-
-    def times(self) -> Sequence[float]:
-        """Evenly in the logarithm of the noise."""
-        return self.prior.schedule.times(self.steps, spacing="log")
 
     def start(self, t: float) -> Tensor:
         """The diffused measurement, as an image."""

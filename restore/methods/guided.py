@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -97,16 +97,13 @@ class Guided(Method):
     """
 
     gradient: ClassVar[bool] = True
+    spacing: ClassVar[str] = "log"
     default_sampler: ClassVar[Sampler] = DDIM(eta=1.0)
 
     clip: bool = True
 
-    def times(self) -> Sequence[float]:
-        """Evenly in the logarithm of the noise."""
-        return self.prior.schedule.times(self.steps, spacing="log")
-
     def direction(self, view: View) -> Tensor:
-        """``A^T S^{-1} r``, ``(B, C, H, W)``."""
+        """``A^T S^{-1} r``, ``(B, C, H, W)``; not asked of a method that has a :meth:`correct` of its own."""
         raise NotImplementedError
 
     def log_density(self, view: View) -> Tensor:

@@ -60,7 +60,7 @@ class MMPS(Guided):
 
     def times(self) -> Sequence[float]:
         """As of every guided method, but to a lower level: the last step adds no noise, and would take its variance."""
-        return self.prior.schedule.times(self.steps, spacing="log", lowest=1 / 3)
+        return self.prior.schedule.times(self.steps, spacing=self.spacing, lowest=1 / 3)
 
     def correct(self, view: View) -> Tensor:
         """Conjugate gradients on ``S u = r``, of which the image ``C A^T u`` is gathered on the way."""
