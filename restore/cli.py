@@ -185,10 +185,12 @@ def zoo(args: argparse.Namespace) -> None:
         if args.name is None:
             raise ValueError("get what? `restore zoo` lists the names, `restore zoo get NAME` downloads one")
         command.get(args.name, progress=not args.quiet)
+    elif args.action == "where":
+        command.where(args.name)
     elif args.name is not None:
-        raise ValueError(f"only get takes a name: `restore zoo get {args.name}`")
+        raise ValueError(f"list takes no name: `restore zoo get {args.name}` downloads one")
     else:
-        command.where() if args.action == "where" else command.show()
+        command.show()
 
 
 def training_options(parser: argparse.ArgumentParser) -> None:
@@ -285,7 +287,7 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     sub.add_argument(
         "action", nargs="?", choices=("list", "get", "where"), default="list", help="default: list"
     )
-    sub.add_argument("name", nargs="?", help="for get: the prior to download")
+    sub.add_argument("name", nargs="?", help="for get: the prior to download; for where: whose place")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restore.checkpoint import save_prior
-from restore.files import write_atomically
+from restore.files import replace_together, write_atomically
 from restore.memory import twin
 from restore.networks import FoldedUNet
 from restore.networks.about import outputs_of
@@ -38,7 +37,17 @@ def save(prior: Prior, folder: str | Path, format: str) -> Path:
 
     Raises:
         ValueError: If the format is unknown, or the folder holds a prior in the other one.
+        NotADirectoryError: If there is a file of that name.
     """
+    if not str(folder):
+        raise ValueError(
+            "the folder has no name: say where the prior is to be saved, '.' for the current folder"
+        )
+    file = next((p for p in (Path(folder), *Path(folder).parents) if p.is_file()), None)
+    if file is not None:
+        raise NotADirectoryError(
+            f"{str(file)!r} is a file, and a prior is saved as a folder: choose another name for it"
+        )
     if format not in MARKS:
         raise ValueError(f"format must be one of {', '.join(MARKS)}, not {format!r}")
     for other, mark in MARKS.items():
@@ -91,11 +100,11 @@ def save_pipeline(prior: Prior, folder: str | Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         pipeline.save_pretrained(temporary)
-        # The index last: without it the folder is no pipeline.
-        for file in sorted(Path(temporary).rglob("*.*"), key=lambda file: file.name == MARKS["diffusers"]):
-            place = folder / file.relative_to(temporary)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(file, place)
+        new = Path(temporary)
+        names = [str(file.relative_to(new)) for file in new.rglob("*") if file.is_file()]
+        # Weights, their configurations, and the index last: without it the folder is no pipeline.
+        names.sort(key=lambda name: (name == MARKS["diffusers"], name.endswith(".json")))
+        replace_together(new, folder, names)
     return folder
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 
@@ -33,3 +33,36 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def replace_together(new: Path, folder: Path, names: Sequence[str]) -> None:
+    """Moves several files into a folder: all of them, or, if anything goes wrong, the old ones are there again.
+
+    The file that makes the folder what it is comes last in ``names``. Its predecessor is taken away first: should the
+    machine stop in between, the folder is none, rather than one of old and new files.
+
+    Args:
+        new: The folder with the new files, on the same file system.
+        folder: Where they are to be.
+        names: Their paths in both.
+    """
+    for name in names:
+        with (new / name).open("rb+") as file:
+            os.fsync(file.fileno())
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    aside = {name: folder / f"{name}.{uuid.uuid4().hex[:8]}.old" for name in names}
+    try:
+        for name in reversed(names):
+            if (folder / name).exists():
+                os.replace(folder / name, aside[name])
+        for name in names:
+            os.replace(new / name, folder / name)
+    except BaseException:
+        for name, old in aside.items():
+            if old.exists():
+                os.replace(old, folder / name)
+            elif not (new / name).exists():
+                (folder / name).unlink(missing_ok=True)  # It is new, and nothing was there before.
+        raise
+    for old in aside.values():
+        old.unlink(missing_ok=True)

@@ -35,6 +35,39 @@ def precision(dtype: str | torch.dtype) -> torch.dtype:
     raise ValueError(f"dtype must be 'float32', 'bfloat16' or 'float16', not {dtype!r}")
 
 
+def usable_device(device: str | torch.device) -> torch.device:
+    """A device that is there.
+
+    Args:
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or whatever torch knows.
+
+    Raises:
+        ValueError: If there is no such device, or not on this machine.
+
+    Example:
+        >>> usable_device("cpu")
+        device(type='cpu')
+    """
+    try:
+        where = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ValueError(
+            f"device is 'cpu', 'cuda' or 'cuda:1', or whatever torch knows, not {device!r}"
+        ) from None
+    if where.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device is {str(where)!r}, but torch finds no GPU here: leave device out, or say device='cpu'"
+        )
+    try:
+        torch.empty(0, device=where)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        why = str(error).splitlines()[0]
+        raise ValueError(
+            f"device is {str(where)!r}, which torch cannot use here ({why}): leave device out, or say device='cpu'"
+        ) from None
+    return where
+
+
 def twin(network: nn.Module, change: Callable[[Tensor], Tensor] | None = None) -> nn.Module:
     """The same network with modules of its own, and the same weights or changed ones.
 
@@ -82,7 +115,7 @@ def checkpointed(network: nn.Module) -> nn.Module:
     leaves these two out, and so keeps twice as much of guided-diffusion's networks.
 
     Args:
-        network: A network that is made of the residual blocks of diffusers.
+        network: A network that is made of the residual blocks of diffusers, or a :class:`restore.networks.RMSUNet`.
 
     Raises:
         TypeError: If it has none of them.
@@ -94,12 +127,15 @@ def checkpointed(network: nn.Module) -> nn.Module:
     from diffusers.models.attention_processor import Attention
     from diffusers.models.resnet import ResnetBlock2D
 
+    from restore.networks import rms
+
+    kinds = (ResnetBlock2D, Attention, rms.Residual, rms.Attention)
     other = twin(network)
-    blocks = [module for module in other.modules() if isinstance(module, (ResnetBlock2D, Attention))]
+    blocks = [module for module in other.modules() if isinstance(module, kinds)]
     if not blocks:
         raise TypeError(
-            f"a {type(network).__name__} has no residual blocks of diffusers, at which it could be cut for "
-            f"checkpointing: call torch.utils.checkpoint in its forward, and leave checkpointing=True out"
+            f"a {type(network).__name__} has no residual blocks of diffusers or of RMSUNet, at which it could be cut "
+            f"for checkpointing: call torch.utils.checkpoint in its forward, and leave checkpointing=True out"
         )
     for block in blocks:
         if "forward" not in vars(block):  # Else it has been done before.
@@ -108,3 +144,15 @@ def checkpointed(network: nn.Module) -> nn.Module:
             again = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
             block.forward = again  # type: ignore[method-assign]
     return other
+
+
+def is_checkpointed(network: nn.Module) -> bool:
+    """Whether :func:`checkpointed` made this network.
+
+    Example:
+        >>> from restore.networks import photo_unet
+        >>> network = photo_unet((16, 16), layers=1)
+        >>> is_checkpointed(network), is_checkpointed(checkpointed(network))
+        (False, True)
+    """
+    return any(getattr(vars(m).get("forward"), "func", None) is checkpoint for m in network.modules())

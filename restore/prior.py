@@ -210,7 +210,7 @@ class Prior(BasePrior):
 
     def to(self, device: str | torch.device) -> Prior:
         """Moves the network to a device; returns the prior itself."""
-        self.network.to(device)
+        self.network.to(memory.usable_device(device))
         return self
 
     def with_labels(self, class_labels: Tensor | list[int] | int) -> Prior:
@@ -251,7 +251,7 @@ class Prior(BasePrior):
         Results and gradients are the same. A gradient costs one more forward pass, all else what it did.
 
         Raises:
-            TypeError: If the network is not made of blocks of diffusers.
+            TypeError: If the network is not made of blocks of diffusers, and no :class:`restore.networks.RMSUNet`.
         """
         return self._with_network(memory.checkpointed(self.network))
 
@@ -287,6 +287,7 @@ class Prior(BasePrior):
         Raises:
             TypeError: If the network cannot be described by a configuration.
             ValueError: If the format is unknown or cannot hold the prior, or the folder holds the other one.
+            NotADirectoryError: If there is a file of that name.
         """
         from restore.export import save
 
@@ -390,5 +391,15 @@ class Prior(BasePrior):
         return out[:, x.shape[1] :] if variance else out[:, : x.shape[1]]
 
     def __repr__(self) -> str:
-        millions = sum(p.numel() for p in self.network.parameters()) / 1e6
-        return f"<Prior {self.name!r}: {millions:.1f} M parameters, {self.prediction}, {self.schedule}>"
+        """What it is, and how it runs where that is not the default."""
+        parameters = list(self.network.parameters())
+        told = [
+            f"{sum(p.numel() for p in parameters) / 1e6:.1f} M parameters",
+            self.prediction,
+            str(self.schedule),
+        ]
+        told += sorted({str(p.dtype).removeprefix("torch.") for p in parameters} - {"float32"})
+        told += [f"autocast to {str(self.autocast).removeprefix('torch.')}"] if self.autocast else []
+        told += ["checkpointing"] if memory.is_checkpointed(self.network) else []
+        told += ["compiled"] if self.backend else []
+        return f"<Prior {self.name!r}: {', '.join(told)}>"

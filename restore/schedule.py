@@ -15,6 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+#: The most steps of a schedule; the longest that anybody trained with have some thousands.
+MOST_STEPS = 1_000_000
+
 
 class Schedule:
     """The pair of curves ``alpha_t`` (signal) and ``sigma_t`` (noise).
@@ -110,7 +113,7 @@ class Schedule:
             >>> Schedule.linear().steps
             1000
         """
-        betas = np.linspace(beta_start, beta_end, steps)
+        betas = np.linspace(beta_start, beta_end, _number_of(steps))
         return cls._of_betas(
             betas, {"kind": "linear", "steps": steps, "beta_start": beta_start, "beta_end": beta_end}
         )
@@ -130,7 +133,7 @@ class Schedule:
             >>> Schedule.scaled_linear()(1.0)[1] > 0.99
             True
         """
-        betas = np.linspace(beta_start**0.5, beta_end**0.5, steps) ** 2
+        betas = np.linspace(beta_start**0.5, beta_end**0.5, _number_of(steps)) ** 2
         config = {"kind": "scaled_linear", "steps": steps, "beta_start": beta_start, "beta_end": beta_end}
         return cls._of_betas(betas, config)
 
@@ -149,7 +152,7 @@ class Schedule:
             >>> round(Schedule.cosine()(0.5)[0] ** 2, 2)
             0.49
         """
-        edges = np.cos((np.linspace(0, 1, steps + 1) + offset) / (1 + offset) * np.pi / 2) ** 2
+        edges = np.cos((np.linspace(0, 1, _number_of(steps) + 1) + offset) / (1 + offset) * np.pi / 2) ** 2
         betas = np.minimum(1 - edges[1:] / edges[:-1], max_beta)
         return cls._of_betas(
             betas, {"kind": "cosine", "steps": steps, "offset": offset, "max_beta": max_beta}
@@ -166,7 +169,7 @@ class Schedule:
             >>> Schedule.flow()(0.25)
             (0.75, 0.25)
         """
-        grid = np.arange(1, steps + 1) / steps
+        grid = np.arange(1, _number_of(steps) + 1) / steps
         schedule = cls(1 - grid, grid, {"kind": "flow", "steps": steps})
         return schedule
 
@@ -356,3 +359,12 @@ class Schedule:
         )
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def _number_of(steps: int) -> int:
+    """The number of steps, checked: it may be from anybody's file, and there are tables of that length."""
+    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or not 1 <= steps <= MOST_STEPS:
+        raise ValueError(
+            f"a schedule needs at least one step, and at most {MOST_STEPS:,}, as a whole number; not {steps!r}"
+        )
+    return int(steps)

@@ -31,7 +31,7 @@ from operators import (
 )
 from restore.checkpoint import load_prior
 from restore.images import ImageFormat, to_batch
-from restore.memory import precision
+from restore.memory import precision, usable_device
 from restore.methods import REGISTRY, as_method, choose, options_of
 from restore.methods.base import Method, Problem
 from restore.prior import BasePrior, Prior
@@ -504,16 +504,7 @@ def _whole(value: object, name: str) -> int:
 
 def _device(device: str | torch.device | None, prior: str | Path | BasePrior, y: Tensor) -> torch.device:
     if device is not None:
-        try:
-            where = torch.device(device)
-        except RuntimeError:
-            raise ValueError(
-                f"device is 'cpu', 'cuda' or 'cuda:1', or whatever torch knows, not {device!r}"
-            ) from None
-        if where.type == "cuda" and not torch.cuda.is_available():
-            raise ValueError(
-                "device is 'cuda', but torch finds no GPU here: leave device out, or say device='cpu'"
-            )
+        where = usable_device(device)
     elif y.device.type != "cpu":
         where = y.device
     elif isinstance(prior, BasePrior):

@@ -174,7 +174,8 @@ def test_a_diffusers_network_is_saved_in_our_format(tmp_path):
 @pytest.mark.parametrize("network", [nn.Conv2d(3, 3, 3), nn.Sequential(nn.Identity())], ids=repr)
 def test_foreign_networks_are_not_saved(tmp_path, network):
     with pytest.raises(
-        TypeError, match=f"{type(network).__name__} cannot be saved: only networks of restore"
+        TypeError,
+        match=f"{type(network).__name__} cannot be saved: .* only networks of restore.*save_file.*restore.Prior",
     ):
         Prior(network, Schedule.linear()).save(tmp_path / "new")
     assert not list(tmp_path.rglob("*.*"))
@@ -498,7 +499,7 @@ def test_missing_and_misshapen_tensors_of_a_pipeline(pipeline):
     weights = load_file(path)
     kept = weights.pop("conv_in.weight")
     save_file(weights, path, metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"lacks 1 of the network's tensors \(first: conv_in.weight\)"):
+    with pytest.raises(ValueError, match=r"1 missing tensors \(first: conv_in.weight\)"):
         restore.load_prior(pipeline)
     save_file({**weights, "conv_in.weight": kept[:4].clone()}, path, metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"conv_in\.weight"):

@@ -93,7 +93,7 @@ def test_unknown_tensors_of_a_folder_are_refused(tmp_path):
     unet().save_pretrained(tmp_path)
     path = tmp_path / "diffusion_pytorch_model.safetensors"
     save_file({**load_file(path), "more": torch.zeros(1)}, path, metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"1 tensors that its config.json knows nothing of \(first: more\)"):
+    with pytest.raises(ValueError, match=r"config.json beside it: 1 unknown tensors \(first: more\)"):
         restore.load_prior(tmp_path)
 
 

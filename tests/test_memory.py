@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 import restore
 from restore import memory
-from restore.networks import FoldedUNet, photo_unet
+from restore.networks import FoldedUNet, RMSUNet, photo_unet
 from restore.prior import Prior
 from restore.schedule import Schedule
 
@@ -42,7 +42,19 @@ def folded_with_attention():
     return FoldedUNet(config, norm="pixel")
 
 
-NETWORKS = {"plain": unet, "adm": adm, "photo": lambda: photo_unet((8, 16)), "folded": folded_with_attention}
+def of_lucidrains():
+    """With memory per picture that is large beside what is kept of the time."""
+    level = {"full": False, "heads": 2, "width": 8, "memory": 4}
+    return RMSUNet(8, (8, 8, 16), [level, {**level, "full": True}])
+
+
+NETWORKS = {
+    "plain": unet,
+    "adm": adm,
+    "photo": lambda: photo_unet((8, 16)),
+    "folded": folded_with_attention,
+    "lucidrains": of_lucidrains,
+}
 
 
 def prior_of(name):
@@ -143,7 +155,8 @@ def test_nothing_is_computed_twice_without_a_gradient():
 
 def test_a_network_of_other_blocks_is_refused():
     with pytest.raises(
-        TypeError, match=r"a Conv2d has no residual blocks of diffusers.*leave checkpointing=True"
+        TypeError,
+        match=r"a Conv2d has no residual blocks of diffusers or of RMSUNet.*leave checkpointing=True",
     ):
         Prior(nn.Conv2d(3, 3, 1), Schedule.linear()).with_checkpointing()
 
@@ -336,6 +349,42 @@ def test_buffers_are_converted_and_kept():
     )
     assert network.scale.dtype == torch.float32
     assert list(half.state_dict()) == ["scale", "count"]
+
+
+@pytest.mark.parametrize("device", ["nonsense", "cuda:x", "", None, 3.5])
+def test_a_device_that_is_none(device):
+    with pytest.raises(
+        ValueError, match=r"device is 'cpu', 'cuda' or 'cuda:1', or whatever torch knows, not"
+    ):
+        restore.load_prior("nowhere", device=device)  # Said before anything is looked for.
+    with pytest.raises(ValueError, match="or whatever torch knows, not"):
+        small_prior().to(device)
+
+
+def test_a_device_that_is_not_here(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"device is 'cuda:1', but torch finds no GPU here: .*device='cpu'"):
+        restore.load_prior("nowhere", device="cuda:1")
+    elsewhere = "xpu" if not torch.xpu.is_available() else "mps"
+    with pytest.raises(
+        ValueError, match=rf"device is '{elsewhere}', which torch cannot use here \(.*device='cpu'"
+    ):
+        restore.load_prior("nowhere", device=elsewhere)
+
+
+def test_what_is_not_the_default_is_shown():
+    prior = small_prior(config={"name": "toy"})
+    end = "0.1 M parameters, epsilon, Schedule.linear(steps=1000, beta_start=0.0001, beta_end=0.02)"
+    assert repr(prior) == f"<Prior 'toy': {end}>"
+    assert repr(prior.with_dtype("float32")) == repr(prior)
+    assert (
+        repr(prior.with_dtype("bfloat16").with_checkpointing())
+        == f"<Prior 'toy': {end}, bfloat16, checkpointing>"
+    )
+    assert (
+        repr(prior.with_checkpointing().compiled("eager")) == f"<Prior 'toy': {end}, checkpointing, compiled>"
+    )
+    assert repr(prior.with_autocast("float16")) == f"<Prior 'toy': {end}, autocast to float16>"
 
 
 # ------------------------------------------------------------------------------------------- sizes

@@ -679,7 +679,7 @@ def test_code_in_one_of_googles_files_is_not_executed(google, offline, tmp_path)
 def test_a_tensor_that_is_missing_is_named(google, offline):
     name, network, put = google
     put({key: value for key, value in network.state_dict().items() if key != "conv_out.bias"})
-    with pytest.raises(ValueError, match=r"lacks 1 of the network's tensors \(first: conv_out.bias\)"):
+    with pytest.raises(ValueError, match=r"1 missing tensors \(first: conv_out.bias\)"):
         restore.load_prior(name)
 
 
@@ -748,7 +748,8 @@ def test_the_command_gets_and_says_where(server, folder, listed, capsys):
         (["get"], "get what?"),
         (["get", "imagnet-256"], "did you mean 'imagenet-256'"),
         (["get", "ffhq-256"], "ffhq_10m.pt"),
-        (["where", "photo"], "restore zoo get photo"),
+        (["list", "photo"], "restore zoo get photo"),
+        (["where", "imagnet-256"], "did you mean 'imagenet-256'"),
     ],
 )
 def test_mistakes_are_told_in_a_line(arguments, words, capsys):

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from restore.checkpoint.files import CONFIG, fill, only_tensors, read_checkpoint, read_json
+from restore.checkpoint.files import (
+    CONFIG,
+    assemble,
+    check_depth,
+    only_tensors,
+    read_checkpoint,
+    read_json,
+)
 from restore.prior import Prior
 from restore.schedule import Schedule
 
 INDEX = "model_index.json"
 SCHEDULER = "scheduler_config.json"
 FLOW = "FlowMatchEulerDiscreteScheduler"
+STEM = "diffusion_pytorch_model"
+#: The files that may hold the weights, the better ones first: early repositories have no safetensors.
+WEIGHTS = (f"{STEM}.safetensors", f"{STEM}.safetensors.index.json", f"{STEM}.bin")
+# How the matrices of attention are called, and how they were before 2023.
+_BEFORE = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
 
 def check_pipeline(folder: Path, name: str) -> None:
@@ -40,12 +53,18 @@ def check_pipeline(folder: Path, name: str) -> None:
     )
 
 
-def load_pipeline(folder: Path, name: str) -> Prior:
-    """The prior in a pipeline's folder: with a folder for each part, or everything in one, as early ones have it."""
+def load_pipeline(folder: Path, name: str, only: Collection[Path] | None = None) -> Prior:
+    """The prior in a pipeline's folder: with a folder for each part, or everything in one, as early ones have it.
+
+    Args:
+        folder: Where it is.
+        name: What messages call it.
+        only: The files that may be read, where only some were checked; by default all that are there.
+    """
     check_pipeline(folder, str(folder))
     nested = folder / "scheduler" / SCHEDULER
     config = read_json(
-        nested if nested.is_file() or not (folder / SCHEDULER).is_file() else folder / SCHEDULER
+        nested if _is_there(nested, only) or not _is_there(folder / SCHEDULER, only) else folder / SCHEDULER
     )
     flow = config.get("_class_name") == FLOW
     if not flow and "beta_schedule" not in config and config.get("trained_betas") is None:
@@ -54,10 +73,13 @@ def load_pipeline(folder: Path, name: str) -> Prior:
             f"of betas (DDPMScheduler, DDIMScheduler and their kin), or as a flow ({FLOW}), can be loaded"
         )
     unet = folder / "unet"
-    return load_unet(unet if unet.is_dir() or not (folder / CONFIG).is_file() else folder, name, config)
+    inside = _is_there(unet / CONFIG, only) or not _is_there(folder / CONFIG, only)
+    return load_unet(unet if inside else folder, name, config, only)
 
 
-def load_unet(folder: Path, name: str, scheduler: dict[str, Any] | None = None) -> Prior:
+def load_unet(
+    folder: Path, name: str, scheduler: dict[str, Any] | None = None, only: Collection[Path] | None = None
+) -> Prior:
     """The prior in the folder of a ``UNet2DModel``.
 
     Args:
@@ -65,45 +87,75 @@ def load_unet(folder: Path, name: str, scheduler: dict[str, Any] | None = None) 
         name: What messages call it.
         scheduler: The configuration of its scheduler. Without one, that of a file beside the network is taken, or
             DDPM's linear schedule and noise prediction: what nearly all of them were trained with.
+        only: As for :func:`load_pipeline`.
+    """
+    _check_network(read_json(folder / CONFIG), folder)
+    path = next((folder / file for file in WEIGHTS if _is_there(folder / file, only)), None)
+    if path is None:
+        raise FileNotFoundError(
+            f"{str(folder)!r} has no weights (expected {WEIGHTS[0]} or {WEIGHTS[-1]}): it was not copied whole"
+        )
+    content = _all_shards(path) if path.suffix == ".json" else only_tensors(read_checkpoint(path), path)
+    return load_unet_file(content, path, name, scheduler)
+
+
+def load_unet_file(
+    content: Mapping[str, Tensor], path: Path, name: str, scheduler: dict[str, Any] | None = None
+) -> Prior:
+    """The prior in the state_dict of a ``UNet2DModel`` with ``config.json`` beside it.
+
+    Args:
+        content: The tensors.
+        path: The file that they were read from.
+        name: What messages call it.
+        scheduler: As for :func:`load_unet`.
     """
     from diffusers import UNet2DModel
 
-    _check_network(read_json(folder / CONFIG), folder)
-    schedule, prediction = _training_of(folder, name, scheduler)
-    try:
-        network, report = UNet2DModel.from_pretrained(folder, local_files_only=True, output_loading_info=True)
-    except (OSError, ValueError) as error:
-        for file in folder.glob("*.bin"):
-            read_checkpoint(file)  # It tells better what is wrong with a file of torch.
-        raise ValueError(f"{str(folder)!r} is damaged, or was not copied whole: {error}") from error
-    lacking = [*report["missing_keys"], *report["mismatched_keys"]]
-    if lacking:
-        raise ValueError(
-            f"{str(folder)!r} lacks {len(lacking)} of the network's tensors (first: {lacking[0]})"
-        )
-    if report["unexpected_keys"]:
-        unknown = sorted(report["unexpected_keys"])
-        raise ValueError(
-            f"{str(folder)!r} has {len(unknown)} tensors that its config.json knows nothing of (first: {unknown[0]})"
-        )
+    place = path.parent / CONFIG
+    config = read_json(place)
+    _check_network(config, path.parent)
+    schedule, prediction = _training_of(path.parent, name, scheduler)
+    check_depth(config, content, str(place))
+    model: Any = UNet2DModel
+    network = assemble(
+        lambda: model.from_config(config),
+        _renamed(content),
+        str(path),
+        kind=f"the {CONFIG} beside it",
+        config=str(place),
+    )
     return _prior(network, schedule, prediction, name)
 
 
-def load_unet_file(content: Mapping[str, Any], path: Path) -> Prior:
-    """The prior in the state_dict of a ``UNet2DModel`` that was read from a file with ``config.json`` beside it."""
-    from diffusers import UNet2DModel
+def _is_there(path: Path, only: Collection[Path] | None) -> bool:
+    return path.is_file() and (only is None or path in only)
 
-    config = read_json(path.parent / CONFIG)
-    _check_network(config, path.parent)
-    schedule, prediction = _training_of(path.parent, path.stem, None)
-    try:
-        network: Any = UNet2DModel.from_config(config)
-    except (TypeError, ValueError, AttributeError) as error:
+
+def _all_shards(index: Path) -> dict[str, Tensor]:
+    """The tensors of weights that diffusers has cut into several files."""
+    places = read_json(index).get("weight_map")
+    names = sorted({str(name) for name in places.values()}) if isinstance(places, dict) else []
+    if not names or any(Path(name).name != name or not name.endswith(".safetensors") for name in names):
         raise ValueError(
-            f"{str(path.parent / CONFIG)!r} describes nothing that can be built: {error}"
-        ) from error
-    fill(network, only_tensors(content), str(path), kind=f"the {CONFIG} beside it")
-    return _prior(network, schedule, prediction, path.stem)
+            f"{str(index)!r} does not say in which files of this folder the tensors are (its weight_map)"
+        )
+    found: dict[str, Tensor] = {}
+    for name in names:
+        found |= only_tensors(read_checkpoint(index.parent / name), index.parent / name)
+    return found
+
+
+def _renamed(content: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, those of attention as they are called today."""
+    found = {}
+    for name, value in content.items():
+        block, _, kind = name.rpartition(".")
+        for now, before in _BEFORE.items():
+            if ".attentions." in block and block.endswith(f".{before}"):
+                block = f"{block.removesuffix(before)}{now}"
+        found[f"{block}.{kind}" if block else kind] = value
+    return found
 
 
 def _check_network(config: dict[str, Any], folder: Path) -> None:
@@ -122,15 +174,19 @@ def _training_of(folder: Path, name: str, scheduler: dict[str, Any] | None) -> t
     """With which schedule a network was trained, and what it predicts."""
     if scheduler is None:
         scheduler = read_json(folder / SCHEDULER) if (folder / SCHEDULER).is_file() else {}
-    if scheduler.get("_class_name") == FLOW:
-        # A shift changes the times that it visits, not what the network is shown at a time.
-        return Schedule.flow(scheduler.get("num_train_timesteps", 1000)), "flow_prediction"
+    try:
+        if scheduler.get("_class_name") == FLOW:
+            # A shift changes the times that it visits, not what the network is shown at a time.
+            return Schedule.flow(scheduler.get("num_train_timesteps", 1000)), "flow_prediction"
+        schedule = schedule_of_diffusers(scheduler)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the scheduler's configuration of {name!r} makes no schedule: {error}") from error
     prediction = scheduler.get("prediction_type", "epsilon")
     if prediction not in ("epsilon", "sample", "v_prediction"):
         raise ValueError(
             f"unknown prediction_type {prediction!r} in the scheduler's configuration of {name!r}"
         )
-    return schedule_of_diffusers(scheduler), prediction
+    return schedule, prediction
 
 
 def _prior(network: Any, schedule: Schedule, prediction: str, name: str) -> Prior:

@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from restore.checkpoint.files import check_tensors, only_tensors
+from restore.checkpoint.files import blueprint, check_tensors, only_tensors, shapes_of
 from restore.prior import Prior
 from restore.quality import QualityWarning
 from restore.schedule import Schedule
@@ -102,7 +101,8 @@ def load(content: Mapping[str, Any], path: Path, schedule: Schedule | None = Non
     Raises:
         ValueError: If tensors are missing, unknown or of another shape, or the network has no counterpart.
     """
-    tensors = only_tensors(content)
+    found = only_tensors(content, path).items()
+    tensors = {name: value.float() if value.is_floating_point() else value for name, value in found}
     layout = layout_of(tensors, str(path))
     convention = convention_of(layout, path.name, schedule)
     network = build(tensors, layout, convention, str(path))
@@ -148,8 +148,10 @@ def layout_of(tensors: Mapping[str, Tensor], source: str) -> Layout:
     per_level = ups[0] + 1 if ups else len(outputs)
     levels = len(ups) + 1
     # As many blocks at every level; input blocks are the first convolution, and one less, but one that halves, a level.
+    # The lengths first: a number in a name can be anything.
     if (
-        inputs != list(range(levels * per_level))
+        not len(inputs) == len(outputs) == levels * per_level
+        or inputs != list(range(levels * per_level))
         or outputs != list(range(levels * per_level))
         or ups != [per_level * (i + 1) - 1 for i in range(levels - 1)]
         or per_level < 2
@@ -222,12 +224,10 @@ def build(tensors: Mapping[str, Tensor], layout: Layout, convention: Convention,
     from restore.networks import FoldedUNet
 
     # Names and shapes alone: every tensor comes from the file, none is ever random.
-    with torch.device("meta"):
-        folded = FoldedUNet(
-            unet_config(layout, convention.heads), fold=1, norm="group", heads=convention.heads
-        )
+    config, heads = unet_config(layout, convention.heads), convention.heads
+    folded: Any = blueprint(lambda: FoldedUNet(config, fold=1, norm="group", heads=heads), source)
     network = folded.unet
-    shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    shapes = shapes_of(network)
     # Blocks that do not change the number of channels have no convolution on their shortcut.
     names = {theirs: ours for theirs, ours in _names(layout) if ours[0] in shapes}
     expected = {}
@@ -241,11 +241,12 @@ def build(tensors: Mapping[str, Tensor], layout: Layout, convention: Convention,
     for theirs, ours in names.items():
         value = tensors[theirs].reshape(-1, *shapes[ours[0]][1:])
         if len(ours) == 3 and convention.legacy_order:
-            heads = convention.heads or len(value) // 3 // _HEAD
-            value = value.unflatten(0, (heads, 3, -1)).transpose(0, 1).flatten(0, 2)
+            cuts = heads or len(value) // 3 // _HEAD
+            value = value.unflatten(0, (cuts, 3, -1)).transpose(0, 1).flatten(0, 2)
         found |= {name: part.clone() for name, part in zip(ours, value.chunk(len(ours)), strict=True)}
     network.load_state_dict(found, assign=True)
-    return folded if convention.heads else network
+    loaded: nn.Module = folded if heads else network
+    return loaded
 
 
 def _names(layout: Layout) -> Iterator[tuple[str, list[str]]]:

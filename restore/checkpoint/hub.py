@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from restore.checkpoint.diffusers import INDEX, SCHEDULER, check_pipeline
+from restore import zoo
+from restore.checkpoint.diffusers import INDEX, SCHEDULER, STEM, check_pipeline
 from restore.checkpoint.files import CONFIG, SUFFIXES
 from restore.checkpoint.native import WEIGHTS
 
-_STEM = "diffusion_pytorch_model"
 _DESCRIPTIONS = [INDEX, CONFIG, SCHEDULER, f"scheduler/{SCHEDULER}", f"unet/{CONFIG}"]
 # The files that may hold the weights, the better ones first: early repositories have no safetensors.
 _WEIGHTS = [
     [f"{folder}{name}" for folder in ("", "unet/") for name in names]
-    for names in ([f"{_STEM}.safetensors", WEIGHTS], [f"{_STEM}.bin"])
+    for names in ([f"{STEM}.safetensors", WEIGHTS], [f"{STEM}.bin"])
 ]
 
 
@@ -32,7 +32,7 @@ def is_hub_id(source: object) -> bool:
 
 
 def fetch(name: str) -> Path:
-    """The folder of a prior on the hub: from the hub's cache or, where that lacks it, from the hub.
+    """The folder of a prior on the hub: put there by hand, from the hub's cache or, where that lacks it, from the hub.
 
     What describes it is fetched first: of a pipeline that cannot be loaded, no weights are.
 
@@ -40,13 +40,16 @@ def fetch(name: str) -> Path:
         name: ``owner/name``.
 
     Returns:
-        The folder of its snapshot in the cache.
+        Its folder: :func:`restore.zoo.place_of` names it, or its snapshot in the cache.
 
     Raises:
         FileNotFoundError: If it is neither in the cache nor can be fetched; the message says which files to fetch and
             where to put them.
         ValueError: If it is a pipeline of another kind.
     """
+    by_hand = zoo.place_of(name)
+    if by_hand.is_dir():
+        return by_hand
     why: Path | str = ""
     for local in (True, False):  # What is there already is used without asking the hub.
         folder = why = _snapshot(name, _DESCRIPTIONS, local)
@@ -86,6 +89,7 @@ def _how_to_get(name: str, why: str) -> str:
     return (
         f"there is no prior {name!r} on this machine (looked in {str(inside)!r}), and it could not be fetched from "
         f"the hub ({why}). Where there is a connection, `hf download {name} --local-dir FOLDER` fetches it; the files "
-        f"that are needed are {INDEX}, {SCHEDULER}, {CONFIG} and {_STEM}.safetensors, as the repository has them or in "
-        f"the folders scheduler and unet. Copy FOLDER here and give its path instead of the name"
+        f"that are needed are {INDEX}, {SCHEDULER}, {CONFIG} and {STEM}.safetensors, as the repository has them or in "
+        f"the folders scheduler and unet. Copy FOLDER to this machine as {str(zoo.place_of(name))!r}, or anywhere and "
+        f"give its path instead of the name{zoo.did_you_mean(name)}"
     )

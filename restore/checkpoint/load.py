@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,11 +13,11 @@ import torch
 from restore import zoo
 from restore.checkpoint import guided_diffusion, lucidrains
 from restore.checkpoint.diffusers import INDEX, load_pipeline, load_unet, load_unet_file
-from restore.checkpoint.files import CONFIG, SUFFIXES, read_checkpoint, read_json
+from restore.checkpoint.files import CONFIG, SUFFIXES, only_tensors, read_checkpoint, read_json
 from restore.checkpoint.foreign import refuse
 from restore.checkpoint.hub import fetch, is_hub_id
 from restore.checkpoint.native import WEIGHTS, load_native
-from restore.memory import precision
+from restore.memory import precision, usable_device
 from restore.prior import Prior
 from restore.schedule import Schedule
 
@@ -63,8 +64,10 @@ def load_prior(
 
     Raises:
         FileNotFoundError: If there is nothing of that name.
-        ValueError: If a file is damaged, would run code, does not fit its configuration, or is of a kind that cannot
-            be loaded; the message says which, and why.
+        TypeError: If the source is no name and no path.
+        ValueError: If the device or the type is unknown, or not there; if a file is damaged, would run code, would
+            fill the memory, does not fit its configuration, or is of a kind that cannot be loaded; the message says
+            which, and why.
 
     Example:
         >>> prior = load_prior("photo")
@@ -72,11 +75,13 @@ def load_prior(
         (-1.0, 1.0)
     """
     if not isinstance(source, (str, Path)):
+        what = "None" if source is None else f"a {type(source).__name__}"
         raise TypeError(
-            f"a prior is a name, a folder or a Prior, not a {type(source).__name__}; a network becomes one by "
-            f"restore.Prior(network, schedule, prediction=...)"
+            f"a prior is a name ('photo' is the one in the package), a folder, a file of weights or a Prior, not "
+            f"{what}; a network becomes one by restore.Prior(network, schedule, prediction=...)"
         )
     wanted = None if dtype is None else precision(dtype)  # Refused before anything is read.
+    device = usable_device(device)
     prior = _read(source, schedule)
     if schedule is not None:
         prior.schedule = schedule
@@ -94,23 +99,34 @@ def _read(source: str | Path, schedule: Schedule | None) -> Prior:
     # A bare name is the package's prior even where a folder is called the same; "./photo" is the folder.
     if isinstance(source, str) and source.isidentifier() and (inside / source / CONFIG).is_file():
         return _load_folder(inside / source, source)
+    names = [entry.name for entry in zoo.entries()]
+    wanted = f"give one of the names {names}, a folder with {CONFIG} in it, a file of weights, or owner/name on the hub"
+    if isinstance(source, str) and not source.strip():  # As a path it would be the current folder.
+        raise FileNotFoundError(f"there is no prior {source!r}, which is no name: {wanted}")
     path = Path(source).expanduser()
     if path.exists():
         return _load_path(path, path.name, schedule)
-    names = [entry.name for entry in zoo.entries()]
     if source in names:
         return _load_named(zoo.find(str(source)), schedule)
     if is_hub_id(source):
         return _load_folder(fetch(str(source)), str(source))
-    raise FileNotFoundError(
-        f"there is no prior {str(source)!r}: give one of the names {names}, a folder with {CONFIG} in it, "
-        f"a file of weights, or owner/name on the hub"
-    )
+    if str(source) in names:
+        raise FileNotFoundError(
+            f"there is no file or folder {str(source)!r}; the prior of that name is asked for by a string, "
+            f"load_prior({str(source)!r}), not by a {type(source).__name__}"
+        )
+    beside = difflib.get_close_matches(path.name, [other.name for other in path.parent.glob("*")], cutoff=0.8)
+    meant = zoo.did_you_mean(str(source), [str(path.parent / name) for name in beside])
+    raise FileNotFoundError(f"there is no prior {str(source)!r}{meant or ':'} {wanted}")
 
 
 def _load_named(entry: zoo.Entry, schedule: Schedule | None) -> Prior:
     """The prior of an entry of the zoo, which knows of it what its files do not tell."""
-    prior = _load_path(zoo.checked(entry.name), entry.name, schedule)
+    where, files = zoo.checked(entry.name), zoo.checked_files(entry.name)
+    if entry.format == "diffusers":
+        prior = load_pipeline(where, entry.name, only=files)  # What else lies there was not checked.
+    else:
+        prior = _load_path(where, entry.name, schedule)
     prior.name = entry.name
     prior.config |= {"name": entry.name, "domain": entry.domain, "trained_size": entry.picture_size}
     return prior
@@ -159,7 +175,7 @@ def _load_file(path: Path, schedule: Schedule | None) -> Prior:
         return guided_diffusion.load(content, path, schedule)
     refuse(content, str(path))
     if beside.is_file():
-        return load_unet_file(content, path)
+        return load_unet_file(only_tensors(content, path), path, path.stem)
     first = ", ".join(sorted(content)[:3]) or "nothing"
     raise ValueError(
         f"{str(path)!r} holds no network that is known (it has {first}, ...): expected one of guided-diffusion, "

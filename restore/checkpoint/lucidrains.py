@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from restore.checkpoint.files import fill, only_tensors
+from restore.checkpoint.files import assemble, only_tensors
 from restore.prior import Prediction, Prior
 from restore.schedule import Schedule
 
@@ -38,23 +38,34 @@ def load(content: Mapping[str, Any], path: Path, schedule: Schedule | None = Non
     """
     from restore.networks import RMSUNet
 
-    tensors = _diffusion(content) or {}
+    tensors = only_tensors(_diffusion(content) or {}, path)
     unet = {n.removeprefix("model."): v for n, v in tensors.items() if n.startswith("model.")}
-    network = RMSUNet(**_config(unet, str(path)))
-    fill(network, unet, str(path), kind="denoising-diffusion-pytorch that its shapes describe")
+    config = _config(unet, str(path))
+    network = assemble(
+        lambda: RMSUNet(**config).float(),
+        unet,
+        str(path),
+        kind="denoising-diffusion-pytorch that its shapes describe",
+        config=str(path),
+    )
     for name in ("betas", "loss_weight"):
         if name not in tensors:
             raise ValueError(f"{str(path)!r} lacks {name}: it does not tell how the network was trained")
+    if tensors["betas"].ndim != 1 or tensors["loss_weight"].shape != tensors["betas"].shape:
+        raise ValueError(
+            f"{str(path)!r}: betas are {tuple(tensors['betas'].shape)} and loss_weight is "
+            f"{tuple(tensors['loss_weight'].shape)}, expected one number a step in both"
+        )
     trained = Schedule.from_betas(tensors["betas"])
     prediction = _prediction(tensors["loss_weight"], trained, str(path))
     return Prior(network, schedule or trained, prediction, config={"name": path.stem})
 
 
-def _diffusion(content: Mapping[str, Any]) -> dict[str, Tensor] | None:
+def _diffusion(content: Mapping[str, Any]) -> dict[str, Any] | None:
     for key, prefix in _PLACES:
         part = content if key is None else content.get(key)
         if isinstance(part, Mapping) and f"{prefix}model.init_conv.weight" in part:
-            return {n.removeprefix(prefix): v for n, v in only_tensors(part).items() if n.startswith(prefix)}
+            return {n.removeprefix(prefix): v for n, v in part.items() if str(n).startswith(prefix)}
     return None
 
 

@@ -1,11 +1,14 @@
 """Our own format: a folder with ``config.json`` and ``model.safetensors``.
 
 Weights are safetensors and configurations JSON: nothing that is read can carry code. Every file is written
-beside its place and then moved there, so that an interruption leaves the old file or the new one.
+beside its place and then moved there, so that an interruption leaves the old file or the new one. Between the two
+files it leaves the new weights beside the old configuration; so the weights carry theirs, and ``config.json`` says to
+which weights it belongs.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -13,12 +16,24 @@ from typing import Any
 import torch
 from torch import nn
 
-from restore.checkpoint.files import CONFIG, fill, read_checkpoint
+from restore.checkpoint.files import (
+    CONFIG,
+    assemble,
+    check_depth,
+    fill,
+    only_tensors,
+    parse_json,
+    read_checkpoint,
+)
 from restore.files import write_atomically
 from restore.prior import Prior
 from restore.schedule import Schedule
 
 WEIGHTS = "model.safetensors"
+#: Where the weights' metadata has the configuration that they were saved with.
+DESCRIPTION = "restore"
+#: What tells, in a configuration, with which weights it was saved.
+ID = "saved_with"
 
 
 def save_prior(prior: Prior, folder: str | Path, *, dtype: torch.dtype | None = None) -> Path:
@@ -52,8 +67,12 @@ def save_prior(prior: Prior, folder: str | Path, *, dtype: torch.dtype | None = 
         "tile": prior.tile,
         "overlap": prior.overlap,
     }
-    write_atomically(folder / WEIGHTS, lambda path: save_file(weights, path, metadata={"format": "pt"}))
-    text = json.dumps(config, indent=2) + "\n"
+    told = json.dumps(config)
+    metadata = {
+        DESCRIPTION: told
+    }  # Alone: several are written in any order, and equal priors are equal files.
+    text = json.dumps({**config, ID: _id_of(told)}, indent=2) + "\n"
+    write_atomically(folder / WEIGHTS, lambda path: save_file(weights, path, metadata=metadata))
     write_atomically(folder / CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
     return folder
 
@@ -69,8 +88,10 @@ def describe_network(network: nn.Module) -> dict[str, Any]:
         kept = {k: v for k, v in dict(config).items() if not k.startswith("_")}
         return {"class": type(network).__name__, "config": json.loads(json.dumps(kept))}
     raise TypeError(
-        f"a {type(network).__name__} cannot be saved: only networks of restore.networks and diffusers' models "
-        f"can be described by a configuration. Save its state_dict with safetensors yourself."
+        f"a {type(network).__name__} cannot be saved: a folder holds no code, and only networks of restore.networks "
+        f"and diffusers' models can be built again from what it says. Keep your class in your program, save its "
+        f"weights, safetensors.torch.save_file(prior.network.state_dict(), 'weights.safetensors'), and later make the "
+        f"network, load them into it, and say restore.Prior(network, schedule, prediction=...) again"
     )
 
 
@@ -97,7 +118,7 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
         ValueError: If the file is damaged, or tensors are missing, unknown, or of another shape; the message
             names them.
     """
-    fill(network, read_checkpoint(path), str(path))
+    fill(network, only_tensors(read_checkpoint(path), Path(path)), str(path))
 
 
 def load_native(folder: Path, config: dict[str, Any]) -> Prior:
@@ -110,19 +131,42 @@ def load_native(folder: Path, config: dict[str, Any]) -> Prior:
     Raises:
         ValueError: If a file is damaged or does not fit its configuration.
     """
+    path = folder / WEIGHTS
+    found = only_tensors(read_checkpoint(path), path)
+    config, source = _written_with(path, config), str(folder / CONFIG)
     needed = ("network", "schedule", "prediction", "value_range", "tile", "overlap")
     lacking = [key for key in needed if key not in config]
     if lacking:
-        raise ValueError(
-            f"{str(folder / CONFIG)!r} lacks {', '.join(lacking)}: the file is damaged, or was edited"
-        )
+        raise ValueError(f"{source!r} lacks {', '.join(lacking)}: the file is damaged, or was edited")
+    described = {k: v for k, v in config.items() if k not in (*needed, "format", ID)}
     try:
-        network = build_network(config["network"]).float()
+        network = config["network"]
+        check_depth(network.get("config", network), found, source)
         schedule = Schedule.from_config(config["schedule"])
         low, high = config["value_range"]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{str(folder / CONFIG)!r} describes nothing that can be built: {error}") from error
-    load_weights(network, folder / WEIGHTS)
-    described = {k: v for k, v in config.items() if k not in (*needed, "format")}
-    sizes = {"tile": config["tile"], "overlap": config["overlap"]}
-    return Prior(network, schedule, config["prediction"], (low, high), config=described, **sizes)
+        raise ValueError(f"{source!r} describes nothing that can be built: {error}") from error
+    network = assemble(
+        lambda: build_network(network).float(), found, str(path), kind="its config", config=source
+    )
+    try:
+        sizes = {"tile": config["tile"], "overlap": config["overlap"]}
+        return Prior(network, schedule, config["prediction"], (low, high), config=described, **sizes)
+    except TypeError as error:
+        raise ValueError(f"{source!r} describes nothing that can be built: {error}") from error
+
+
+def _id_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _written_with(path: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of these weights: the file's, or their own where the file is of a save before theirs."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        told = (file.metadata() or {}).get(DESCRIPTION)
+    # One that was edited keeps its id, and holds.
+    if told is None or ID not in config or config[ID] == _id_of(told):
+        return config
+    return parse_json(told, str(path))

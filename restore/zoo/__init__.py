@@ -5,7 +5,19 @@ offline. A file is only ever used after its sha256 was compared with the publish
 with that of the first time it was seen on this machine.
 """
 
-from restore.zoo.cache import checked, fetch, home, path
-from restore.zoo.catalogue import Entry, File, entries, find
+from restore.zoo.cache import checked, checked_files, fetch, home, path, place_of
+from restore.zoo.catalogue import Entry, File, did_you_mean, entries, find
 
-__all__ = ["Entry", "File", "checked", "entries", "fetch", "find", "home", "path"]
+__all__ = [
+    "Entry",
+    "File",
+    "checked",
+    "checked_files",
+    "did_you_mean",
+    "entries",
+    "fetch",
+    "find",
+    "home",
+    "path",
+    "place_of",
+]

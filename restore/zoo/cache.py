@@ -17,7 +17,7 @@ from pathlib import Path
 
 from restore.files import write_atomically
 from restore.zoo import hub
-from restore.zoo.catalogue import Entry, File, find
+from restore.zoo.catalogue import Entry, File, entries, find
 from restore.zoo.download import download, hash_of
 
 
@@ -29,11 +29,27 @@ def home() -> Path:
     return Path(chosen).expanduser() if chosen else Path(torch.hub.get_dir()) / "checkpoints"
 
 
-def place(entry: Entry) -> Path:
-    """Where files that were fetched by hand are to be put: a file, or for several files their folder."""
-    if entry.repo is not None:
-        return home() / entry.repo.replace("/", "--")
-    return home() / entry.files[0].name
+def place_of(name: str) -> Path:
+    """Where files that were fetched by hand are to be put: a file, or for a repository of the hub its folder.
+
+    ``restore zoo where NAME`` prints it, the messages about what is not there name it, and loading looks there.
+
+    Args:
+        name: One of :func:`restore.zoo.entries`, or any other ``owner/name`` of the hub.
+
+    Raises:
+        ValueError: If it is neither.
+
+    Example:
+        >>> place_of("someone/their-prior").name
+        'someone--their-prior'
+    """
+    if name not in [entry.name for entry in entries()] and name.count("/") == 1:
+        return home() / name.replace("/", "--")
+    entry = find(name)
+    if not entry.files:
+        return Path(__file__).parent.parent / "priors" / entry.name
+    return home() / (entry.files[0].name if entry.repo is None else entry.repo.replace("/", "--"))
 
 
 def path(name: str) -> Path | None:
@@ -48,11 +64,9 @@ def path(name: str) -> Path | None:
     """
     entry = find(name)
     if not entry.files:
-        return Path(__file__).parent.parent / "priors" / entry.name
+        return place_of(name)
     files = _files(entry)
-    if files is None:
-        return None
-    return files[0][1].parent if entry.repo is not None else files[0][1]
+    return None if files is None else _where([found for _, found in files], entry)
 
 
 def checked(name: str) -> Path:
@@ -62,13 +76,27 @@ def checked(name: str) -> Path:
         FileNotFoundError: If it is not on this disk; the message says how to get it.
         ValueError: If the zoo has no such name, or a file has another hash than it should.
     """
+    files = checked_files(name)
+    return _where(files, find(name)) if files else place_of(name)
+
+
+def checked_files(name: str) -> list[Path]:
+    """The files of a named prior, after their hashes were compared; none for a prior in the package.
+
+    What else lies in their folder was not checked, and is not to be read.
+
+    Raises:
+        FileNotFoundError, ValueError: As :func:`checked`.
+    """
     entry = find(name)
-    where = path(name)
-    if where is None:
+    if not entry.files:
+        return []
+    files = _files(entry)
+    if files is None:
         raise FileNotFoundError(f"the prior {name!r} is not on this disk. {how_to_get(entry)}")
-    for file, found in _files(entry) or ():
+    for file, found in files:
         _check(entry, file, found)
-    return where
+    return [found for _, found in files]
 
 
 def fetch(name: str, progress: bool = True) -> Path:
@@ -107,7 +135,7 @@ def fetch(name: str, progress: bool = True) -> Path:
 
 def how_to_get(entry: Entry, *, command: bool = True) -> str:
     """Says how to get an entry: the command, or the exact files and where to put them."""
-    target = place(entry)
+    target = place_of(entry.name)
     if entry.repo is not None and entry.revision is not None:
         urls = [hub.url_of(entry.repo, entry.revision, file) for file in entry.files]
         manual = f"fetch {', '.join(urls)} and put them into the folder {str(target)!r}"
@@ -133,11 +161,16 @@ def _files(entry: Entry) -> list[tuple[File, Path]] | None:
     return None
 
 
+def _where(files: list[Path], entry: Entry) -> Path:
+    return files[0].parent if entry.repo is not None else files[0]
+
+
 def _folders(entry: Entry) -> list[Path]:
     if entry.repo is None or entry.revision is None:
         return [home()]
     cached = hub.cached_folder(entry.repo, entry.revision, entry.files[0])
-    return [place(entry)] if cached is None else [cached, place(entry)]
+    by_hand = place_of(entry.name)
+    return [by_hand] if cached is None else [cached, by_hand]
 
 
 def _fetch_from_url(entry: Entry, file: File, url: str, progress: bool) -> None:

@@ -7,6 +7,7 @@ pinned commit), and of several projects that pin the same file of OpenAI's; None
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -217,9 +218,26 @@ def find(name: str) -> Entry:
     known = {entry.name: entry for entry in entries()}
     if name in known:
         return known[name]
+    guess = did_you_mean(name) or f"; it has {', '.join(known)}; "
+    raise ValueError(
+        f"the zoo has no {name!r}{guess}{'' if guess.endswith(' ') else ' '}`restore zoo` lists all"
+    )
+
+
+def did_you_mean(name: str, also: Iterable[str] = ()) -> str:
+    """The end of a message about a name that is not there: the names that are like it, or nothing.
+
+    Args:
+        name: What was asked for.
+        also: Others that are like it.
+
+    Example:
+        >>> did_you_mean("imagnet-256"), did_you_mean("something else")
+        ("; did you mean 'imagenet-256'?", '')
+    """
     # A repository is also known by its last part.
-    short = {full.rpartition("/")[2]: full for full in known}
-    near = difflib.get_close_matches(name, [*known, *short], n=3, cutoff=0.85)
-    names = list(dict.fromkeys(short.get(n, n) for n in near))
-    guess = f"did you mean {' or '.join(map(repr, names))}?" if names else f"it has {', '.join(known)};"
-    raise ValueError(f"the zoo has no {name!r}; {guess} `restore zoo` lists all")
+    whole = {entry.name.rpartition("/")[2]: entry.name for entry in entries()}
+    whole |= {full: full for full in whole.values()}
+    near = difflib.get_close_matches(name, whole, n=3, cutoff=0.8)
+    names = list(dict.fromkeys([*(whole[n] for n in near), *also]))
+    return f"; did you mean {' or '.join(map(repr, names))}?" if names else ""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from restore.zoo.cache import fetch, home, path
-from restore.zoo.catalogue import entries
+from restore.zoo.cache import fetch, home, how_to_get, path, place_of
+from restore.zoo.catalogue import did_you_mean, entries, find
 
 
 def show() -> None:
@@ -33,8 +33,21 @@ def get(name: str, *, progress: bool = True) -> None:
     print(fetch(name, progress))
 
 
-def where() -> None:
-    """Prints the folders, and where each prior lies that is on disk."""
+def where(name: str | None = None) -> None:
+    """Prints the folders, and where each prior lies that is on disk; or, in its first line, the place of one.
+
+    Args:
+        name: One of the names, or any ``owner/name`` of the hub: where it lies, or is to be put by hand.
+    """
+    if name is not None:
+        place = place_of(name)
+        listed = name in [entry.name for entry in entries()]
+        found = path(name) if listed else None
+        print(found or place)
+        if found is None and not place.exists():
+            told = how_to_get(find(name)) if listed else f"Put its files there by hand{did_you_mean(name)}"
+            print(f"It is not on this disk. {told}")
+        return
     from huggingface_hub import constants
 
     print(f"files of URLs: {home()} (RESTORE_HOME moves it)")

@@ -2,7 +2,8 @@
 
 While it arrives it is called ``NAME.part``, and ``NAME.part.json`` beside it says which version of the server's file
 it is a part of. A download goes on only if the server confirms that version (``If-Range`` with its ``ETag``);
-otherwise it starts over, so that two versions are never glued together.
+otherwise it starts over, so that two versions are never glued together. Both lie there until the finished file does.
+A server that sends more than it promised is not believed: what came from it is deleted.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import http.client
 import ipaddress
 import json
+import os
 import re
 import shutil
 import ssl
@@ -28,6 +30,7 @@ from restore.files import write_atomically
 BLOCK = 1 << 20  # bytes read at a time
 TIMEOUT = 30.0  # seconds without a byte
 ATTEMPTS = 4  # without any progress between them
+REDIRECTS = 5  # in one request
 
 
 class _Broken(Exception):
@@ -55,6 +58,7 @@ def download(
 
     Raises:
         OSError: If the server refuses, or cannot be reached, or the disk is full. What has arrived by then is kept.
+            If it sends more than it promised; that is deleted.
         ValueError: If the URL is not safe, or the file has another hash than expected; then it is deleted.
     """
     from filelock import FileLock
@@ -69,14 +73,16 @@ def download(
                 return found
         _fetch_whole(url, part, progress, pause)
         found = hash_of(part)
-        _version_file(part).unlink(missing_ok=True)
         if sha256 not in (None, found):
-            part.unlink()
+            _forget(part)
             raise ValueError(
                 f"{url} gave a file with the sha256 {found}, expected {sha256}: it was damaged on the way, or is not "
                 f"the file it was. It was deleted; try again later"
             )
-        write_atomically(path, part.replace)
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        _forget(part)
     return found
 
 
@@ -108,23 +114,36 @@ def _fetch_whole(url: str, part: Path, progress: bool, pause: float) -> None:
 
 def _fetch_more(url: str, part: Path, progress: bool) -> None:
     """One request; appends to the part what is missing, or starts over."""
-    have, version = _state_of(part, url)
+    have, version, promised = _state_of(part, url)
+    if version and have == promised:
+        return  # It was interrupted after the last byte.
     headers = {"User-Agent": "restore"}
     if have and version:
         headers |= {"Range": f"bytes={have}-", "If-Range": version}
     try:
         with _opener().open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT) as response:
             start, total = _extent(response, have)
+            if start and total != promised:
+                _forget(part)
+                raise _Broken(f"the server's file had {promised:,} bytes, and now has {total:,}")
             if start == 0:
-                _write_version(part, url, response)
+                _write_version(part, url, response, total)
             _check_space(part, total - start)
             with part.open("ab" if start else "wb") as file:
-                _copy(response, file, start, total, part.name.removesuffix(".part"), progress)
+                arrived = _copy(response, file, start, total, part.name.removesuffix(".part"), progress)
+        if arrived > total:
+            _forget(part)
+            raise OSError(
+                f"{url} sent more than the {total:,} bytes it promised: something is wrong with the server, or on the "
+                f"way. What came was deleted; try again later"
+            )
+        if arrived < total:  # http.client ends a short answer without an error.
+            raise _Broken(f"the connection was lost after {arrived:,} of {total:,} bytes")
     except urllib.error.HTTPError as error:
         if error.code == 416 and have:  # The part is not shorter than the file.
             if error.headers.get("Content-Range") == f"bytes */{have}":
                 return
-            part.unlink()
+            _forget(part)
             raise _Broken("the part did not fit the server's file") from error
         if error.code >= 500 or error.code in (408, 429):
             raise _Broken(f"the server says {error.code} {error.reason}") from error
@@ -137,24 +156,27 @@ def _fetch_more(url: str, part: Path, progress: bool) -> None:
         raise _Broken(f"the connection was lost ({error or type(error).__name__})") from error
 
 
-def _copy(response: Any, file: Any, start: int, total: int, name: str, progress: bool) -> None:
+def _copy(response: Any, file: Any, start: int, total: int, name: str, progress: bool) -> int:
+    """Writes what arrives, and ends where more comes than is to come. Returns the length that there would be then."""
     from tqdm import tqdm
 
     bar = tqdm(
         total=total, initial=start, desc=name, unit="B", unit_scale=True, disable=None if progress else True
     )
+    arrived = start
     with bar:
         for block in _blocks(response):
+            arrived += len(block)
+            if arrived > total:
+                break
             file.write(block)
             bar.update(len(block))
-        arrived = file.tell()
-    # http.client ends a short answer without an error.
-    if arrived < total:
-        raise _Broken(f"the connection was lost after {arrived:,} of {total:,} bytes")
+    return arrived
 
 
 def _blocks(response: Any) -> Iterator[bytes]:
-    while block := response.read(BLOCK):
+    # Each as soon as it is there: what has arrived before the line goes dead is kept.
+    while block := response.read1(BLOCK):
         yield block
 
 
@@ -166,7 +188,7 @@ def _extent(response: Any, have: int) -> tuple[int, int]:
             raise _Broken(f"the server sent another range ({response.headers.get('Content-Range')})")
         return have, int(match[2])
     length = response.headers.get("Content-Length")
-    if length is None:
+    if length is None or not length.isdecimal():
         raise OSError(
             f"{response.url} does not say how long it is: a broken download could not be told from a whole one"
         )
@@ -187,22 +209,28 @@ def _version_file(part: Path) -> Path:
     return part.with_name(f"{part.name}.json")
 
 
-def _write_version(part: Path, url: str, response: Any) -> None:
+def _forget(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _version_file(part).unlink(missing_ok=True)
+
+
+def _write_version(part: Path, url: str, response: Any, total: int) -> None:
     part.unlink(missing_ok=True)  # First: what is there belongs to another version.
-    text = json.dumps({"url": url, "etag": response.headers.get("ETag")}) + "\n"
+    text = json.dumps({"url": url, "etag": response.headers.get("ETag"), "size": total}) + "\n"
     write_atomically(_version_file(part), lambda path: path.write_text(text, encoding="utf-8"))
 
 
-def _state_of(part: Path, url: str) -> tuple[int, str | None]:
-    """Bytes that have arrived, and the version they are of; None if they cannot be gone on from."""
+def _state_of(part: Path, url: str) -> tuple[int, str | None, int]:
+    """Bytes that have arrived, the version they are of (None if they cannot be gone on from), and its length."""
     try:
         saved = json.loads(_version_file(part).read_text(encoding="utf-8"))
-        etag = saved["etag"] if saved["url"] == url else None
+        etag, promised = saved["etag"] if saved["url"] == url else None, int(saved["size"])
         have = part.stat().st_size
     except (OSError, ValueError, KeyError, TypeError):
-        return 0, None
+        return 0, None, 0
     # A weak one (W/"...") promises the same meaning, not the same bytes.
-    return (have, etag) if isinstance(etag, str) and etag.startswith('"') else (0, None)
+    exact = isinstance(etag, str) and etag.startswith('"') and have <= promised
+    return (have, etag, promised) if exact else (0, None, 0)
 
 
 def _opener() -> urllib.request.OpenerDirector:
@@ -210,7 +238,9 @@ def _opener() -> urllib.request.OpenerDirector:
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, but never from https to http."""
+    """Follows a few redirects, but never from https to http."""
+
+    max_redirections = REDIRECTS
 
     def redirect_request(
         self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
