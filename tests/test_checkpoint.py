@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import stat
+from pathlib import Path
 
 import pytest
 import torch
@@ -599,6 +600,40 @@ def test_an_interrupted_save_leaves_a_prior(tmp_path, monkeypatch):
         small_prior(seed=1).save(tmp_path)
     assert contents(tmp_path) == before
     assert restore.load_prior(folder)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("widths", [(8, 16), (8, 24)])
+def test_a_save_that_ended_between_its_two_files_is_the_new_prior(tmp_path, monkeypatch, widths, prediction):
+    """As if the machine had stopped: the new weights lie beside the old configuration."""
+    folder = small_prior(config={"name": "old"}).save(tmp_path)
+    old = (folder / "config.json").read_text()
+    torch.manual_seed(1)
+    new = Prior(photo_unet(widths), Schedule.cosine(9), prediction, config={"name": "new", "licence": "CC0"})
+    new.save(folder)
+    (folder / "config.json").write_text(old)
+    again = restore.load_prior(folder)
+    assert (again.config, again.prediction, again.schedule) == (new.config, prediction, new.schedule)
+    x = noise(1, 3, SIZE, SIZE)
+    assert torch.equal(again(x, 0.5), new(x, 0.5))
+    # What is edited by hand holds.
+    new.save(folder)
+    edit(folder / "config.json", name="mine")
+    assert restore.load_prior(folder).config == {**new.config, "name": "mine"}
+
+
+@pytest.mark.parametrize("format", ["restore", "diffusers"])
+def test_a_prior_is_not_saved_onto_a_file(tmp_path, format):
+    (tmp_path / "photo.png").write_text("a picture")
+    prior = Prior(unet(), Schedule.linear())
+    for name in ("photo.png", "photo.png/inside"):
+        with pytest.raises(
+            NotADirectoryError, match=r"photo.png' is a file, and a prior is saved as a folder: choose"
+        ):
+            prior.save(tmp_path / name, format=format)
+    with pytest.raises(ValueError, match=r"the folder has no name: .* '.' for the current folder"):
+        prior.save("", format=format)
+    assert contents(tmp_path) == {Path("photo.png"): b"a picture"}
 
 
 def test_folded_networks_keep_their_options(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ import huggingface_hub
 import pytest
 import torch
 from diffusers import DDIMPipeline, DDPMPipeline, DiffusionPipeline, UNet2DModel
-from test_checkpoint import noise, small_prior, unet
+from test_checkpoint import contents, noise, small_prior, unet
 from toys import OneStream
 
 import restore
@@ -142,6 +143,45 @@ def test_what_is_saved_is_a_pipeline_of_plain_files(tmp_path):
     same_prior(restore.load_prior(other.save(folder, format="diffusers")), other)
     described = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
     assert described["beta_schedule"] == "squaredcos_cap_v2"
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()], ids=repr)
+def test_an_interrupted_second_save_leaves_the_first(tmp_path, monkeypatch, error):
+    """Wherever it ends: after any number of moves."""
+    first, second = (
+        Prior(unet(), Schedule.linear()),
+        Prior(unet(layers_per_block=2), Schedule.cosine(), "sample"),
+    )
+    folder = first.save(tmp_path / "folder", format="diffusers")
+    (folder / "notes.txt").write_text("mine")
+    before, replace = contents(tmp_path), os.replace
+    for last in range(100):
+        moved = []
+
+        def move(source, target, last=last, moved=moved):
+            if len(moved) == last:
+                monkeypatch.setattr(os, "replace", replace)
+                raise error
+            moved.append(target)
+            replace(source, target)
+
+        monkeypatch.setattr(os, "replace", move)
+        try:
+            second.save(folder, format="diffusers")
+        except type(error):
+            assert contents(tmp_path) == before
+            same_prior(restore.load_prior(folder), first)
+        else:
+            break
+        finally:
+            monkeypatch.setattr(os, "replace", replace)
+    assert last == 8, "four old files away, four new ones to their places"
+    # Should the machine stop in between, it is no pipeline: the index is the first to go, and the last to come.
+    names = [Path(target).name for target in moved]
+    assert names[0].startswith("model_index.json.")
+    assert (names[4], names[-1]) == ("diffusion_pytorch_model.safetensors", "model_index.json")
+    same_prior(restore.load_prior(folder), second)
+    assert contents(tmp_path).keys() == before.keys()
 
 
 def test_a_checkpointed_compiled_prior_in_half_precision_is_saved_like_any(tmp_path):

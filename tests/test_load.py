@@ -6,6 +6,7 @@ import inspect
 import os
 import shutil
 import socket
+from pathlib import Path
 
 import pytest
 import torch
@@ -211,6 +212,52 @@ def test_files_that_are_no_weights(tmp_path):
         restore.load_prior(tmp_path / "photo.png")
     with pytest.raises(FileNotFoundError, match=r"no prior '.*nowhere.pt'"):
         restore.load_prior(tmp_path / "nowhere.pt")
+
+
+@pytest.mark.parametrize("source", ["", "  "])
+def test_an_empty_name_is_not_the_current_folder(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    unet().save_pretrained(tmp_path)
+    with pytest.raises(
+        FileNotFoundError, match=r"no prior '.*', which is no name: give one of the names \['photo'"
+    ):
+        restore.load_prior(source)
+    assert restore.load_prior(".").channels == 3
+
+
+@pytest.mark.parametrize(
+    ("source", "what"), [(None, "not None"), (5, "not a int"), (unet, "not a function"), ([], "not a list")]
+)
+def test_what_is_no_name_and_no_path(source, what):
+    with pytest.raises(
+        TypeError, match=rf"a prior is a name \('photo' .* a folder, .*{what}; a network becomes"
+    ):
+        restore.load_prior(source)
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+@pytest.mark.parametrize(
+    ("source", "meant"),
+    [
+        ("imagnet-256", "'imagenet-256'"),
+        ("Photo", "'photo'"),
+        ("my-piror", "'my-prior'"),
+        ("ffhq-265", "'ffhq-256'"),
+    ],
+)
+def test_the_nearest_name_is_suggested(tmp_path, monkeypatch, kind, source, meant):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my-prior").mkdir()
+    with pytest.raises(FileNotFoundError, match=rf"no prior '{source}'; did you mean {meant}\? give one of"):
+        restore.load_prior(kind(source))
+
+
+def test_a_path_with_the_name_of_a_prior():
+    for name in ("photo", "imagenet-256", "google/ddpm-cat-256"):
+        with pytest.raises(
+            FileNotFoundError, match=rf"no file or folder '{name}'; .* load_prior\('{name}'\), not by"
+        ):
+            restore.load_prior(Path(name))
 
 
 # ------------------------------------------------------------------------------------------- the hub

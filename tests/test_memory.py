@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import weakref
 from pathlib import Path
 
@@ -233,6 +234,13 @@ def test_the_peak_of_the_imagenet_model_is_what_the_guide_says():
             assert line.strip() == f"- {peak_of_gradient(other, count, size) / 2**30:.1f} GiB"
 
 
+def test_the_guide_says_which_methods_keep_activations():
+    guide = (Path(__file__).parents[1] / "docs" / "guide" / "own-prior.rst").read_text()
+    for words, gradient in (("yes: activations", True), ("no: little", False)):
+        row = guide[guide.index(f"* - {words}") :].split("\n")[1]
+        assert re.findall(r"``(\w+)``", row) == [m.name for m in restore.methods() if m.gradient == gradient]
+
+
 # ------------------------------------------------------------------------------------------- precision
 
 
@@ -374,7 +382,7 @@ def test_a_device_that_is_not_here(monkeypatch):
 
 def test_what_is_not_the_default_is_shown():
     prior = small_prior(config={"name": "toy"})
-    end = "0.1 M parameters, epsilon, Schedule.linear(steps=1000, beta_start=0.0001, beta_end=0.02)"
+    end = "0.0 M parameters, epsilon, Schedule.linear(steps=1000, beta_start=0.0001, beta_end=0.02)"
     assert repr(prior) == f"<Prior 'toy': {end}>"
     assert repr(prior.with_dtype("float32")) == repr(prior)
     assert (

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import http.server
 import json
+import os
 import re
 import socket
 import threading
@@ -39,7 +40,7 @@ class Server(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files = {"/file.pt": BODY}
         self.ranges, self.etag, self.plan, self.seen, self.redirects = True, '"one"', [], [], {}
-        self.etags, self.extra = {}, {}
+        self.etags, self.extra, self.sent, self.stalled = {}, {}, 0, threading.Event()
 
     def handle_error(self, *args):
         """Clients hang up here on purpose."""
@@ -85,13 +86,25 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             self.send_response(200)
         if fault != "no length":
-            self.send_header("Content-Length", str(len(content) - start))
+            self.send_header("Content-Length", "many" if fault == "odd length" else str(len(content) - start))
+        if fault == "more":  # Chunks go on as long as they like, whatever else was said.
+            self.send_header("Transfer-Encoding", "chunked")
         if etag:
             self.send_header("ETag", etag)
         for name, value in server.extra.items():
             self.send_header(name, value)
         self.end_headers()
         if not body:
+            return None
+        if fault == "more":
+            for _ in range(100):
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(content), content))
+                server.sent += len(content)
+            return None
+        if isinstance(fault, tuple) and fault[0] == "stall":
+            self.wfile.write(content[start : start + fault[1]])
+            self.wfile.flush()
+            server.stalled.wait(20)
             return None
         end = (
             start + fault[1] if isinstance(fault, tuple) else len(content)
@@ -278,8 +291,9 @@ def test_a_part_that_is_already_whole_is_not_fetched_again(server, folder):
     assert get(server, folder) == SHA
 
 
-def test_a_file_of_unknown_length_is_refused(server, folder):
-    server.plan = ["no length"]
+@pytest.mark.parametrize("fault", ["no length", "odd length"])
+def test_a_file_of_unknown_length_is_refused(server, folder, fault):
+    server.plan = [fault]
     with pytest.raises(OSError, match="does not say how long"):
         get(server, folder)
 
@@ -302,6 +316,70 @@ def test_redirects_are_followed_also_for_ranges(server, folder):
     server.plan = [None, None, ("cut", 400_000)]
     assert get(server, folder, path="/a") == SHA
     assert server.seen[-1][1:3] == ("/file.pt", "bytes=400000-")
+
+
+@pytest.mark.parametrize("sha256", [SHA, None])
+def test_more_than_was_promised_is_refused_and_not_read_to_its_end(server, folder, sha256):
+    server.plan = ["more"]
+    with pytest.raises(OSError, match=r"sent more than the 1,024,000 bytes it promised"):
+        get(server, folder, sha256)
+    assert leftovers(folder) == []
+    assert server.sent < 50 * len(BODY)
+    assert get(server, folder, sha256) == SHA
+
+
+def test_nor_may_it_come_in_a_later_answer(server, folder):
+    server.plan = [("cut", 400_000), "more"]
+    with pytest.raises(OSError, match="sent more than"):
+        get(server, folder, None)
+    assert leftovers(folder) == []
+
+
+def test_a_file_that_grew_under_the_same_name_of_its_version_starts_over(server, folder):
+    server.plan = [("cut", 400_000), *[503] * download.ATTEMPTS]
+    with pytest.raises(OSError):
+        get(server, folder)
+    server.files["/file.pt"] = new = BODY + b"more"
+    assert get(server, folder, None) == hashlib.sha256(new).hexdigest()
+    assert [request[2] for request in server.seen[-2:]] == ["bytes=400000-", None]
+
+
+def test_what_arrived_before_the_line_went_dead_is_kept(server, folder, monkeypatch):
+    monkeypatch.setattr(download, "TIMEOUT", 0.3)
+    server.plan = [("stall", 300_000)]
+    assert get(server, folder) == SHA
+    server.stalled.set()
+    assert server.seen[1][2] == "bytes=300000-"
+
+
+def test_an_interruption_after_the_last_byte_loses_nothing(server, folder, monkeypatch):
+    """What says of which version the part is goes only once the file is in its place."""
+    replace = os.replace
+
+    def interrupted(source, target):
+        if str(target).endswith("file.pt"):
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        get(server, folder)
+    assert leftovers(folder) == ["file.pt.part", "file.pt.part.json"]
+    monkeypatch.setattr(os, "replace", replace)
+    assert get(server, folder) == SHA
+    assert leftovers(folder) == ["file.pt"]
+    assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize("count", [download.REDIRECTS, download.REDIRECTS + 1])
+def test_so_many_redirects_and_no_more(server, folder, count):
+    server.redirects = {f"/{i}": f"/{i + 1}" for i in range(count - 1)} | {f"/{count - 1}": "/file.pt"}
+    if count == download.REDIRECTS:
+        assert get(server, folder, path="/0") == SHA
+        return
+    with pytest.raises(OSError, match="302"):
+        get(server, folder, path="/0")
+    assert len(server.seen) == download.REDIRECTS + 1
 
 
 def test_a_redirect_loop_ends(server, folder):
@@ -698,6 +776,26 @@ def test_a_folder_of_that_name_comes_first(offline, tmp_path, monkeypatch):
         restore.load_prior("google/ddpm-church-256")
 
 
+@pytest.mark.parametrize("name", ["diffusion_pytorch_model.safetensors", "unet", "scheduler"])
+def test_only_the_files_that_were_checked_are_read(google, offline, name):
+    """Others lie beside them, which diffusers would prefer."""
+    from safetensors.torch import save_file
+
+    known, network, _ = google
+    folder = zoo.checked(known)
+    other = unet(seed=5)
+    if name == "unet":
+        other.save_pretrained(folder / "unet")
+    elif name == "scheduler":
+        DDPMScheduler(beta_schedule="squaredcos_cap_v2").save_config(folder / "scheduler")
+    else:
+        save_file(other.state_dict(), folder / name)
+    prior = restore.load_prior(known)
+    assert torch.equal(prior.network.state_dict()["conv_in.weight"], network.state_dict()["conv_in.weight"])
+    assert prior.schedule == restore.Schedule.linear()
+    assert not torch.equal(other.state_dict()["conv_in.weight"], network.state_dict()["conv_in.weight"])
+
+
 def test_a_named_file_of_guided_diffusion_loads(folder, listed, offline):
     state = adm.random_state(width=64, multipliers=(1, 2), blocks=1, attention=(2,), classes=7)
     folder.mkdir()
@@ -740,6 +838,50 @@ def test_the_command_gets_and_says_where(server, folder, listed, capsys):
     assert f"files of URLs: {folder}" in printed
     assert main(["zoo"]) == 0
     assert re.search(r"^toy +yes +1 MB +CC0 +nothing$", capsys.readouterr().out, re.M)
+
+
+@pytest.mark.parametrize("entry", [e for e in zoo.entries() if e.files], ids=lambda e: e.name)
+def test_the_place_by_hand_is_one_wherever_it_is_said(entry, capsys, folder):
+    assert main(["zoo", "where", entry.name]) == 0
+    first, rest = capsys.readouterr().out.split("\n", 1)
+    assert first == str(zoo.place_of(entry.name))
+    assert repr(first) in rest
+    with pytest.raises(FileNotFoundError, match=re.escape(repr(first))):
+        restore.load_prior(entry.name)
+
+
+def test_what_is_put_there_by_hand_is_found(hub, server, tmp_path, offline, capsys):
+    """A listed prior of the hub: the place that the command prints is where loading looks."""
+    main(["zoo", "where", "toy"])
+    place = capsys.readouterr().out.splitlines()[0]
+    (tmp_path / "home").mkdir()
+    (tmp_path / "saved").rename(place)
+    assert restore.load_prior("toy").channels == 3
+    main(["zoo", "where", "toy"])
+    assert capsys.readouterr().out == f"{place}\n"
+
+
+def test_so_is_one_of_the_hub_that_is_not_listed(offline, monkeypatch, capsys):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(FileNotFoundError) as raised:
+        restore.load_prior("someone/thing")
+    assert main(["zoo", "where", "someone/thing"]) == 0
+    place, told = capsys.readouterr().out.splitlines()
+    assert repr(place) in str(raised.value)
+    assert "by hand" in told
+    unet().save_pretrained(place)
+    prior = restore.load_prior("someone/thing")
+    assert (prior.name, prior.trained_size) == ("someone/thing", (8, 8))
+    assert main(["zoo", "where", "someone/thing"]) == 0
+    assert capsys.readouterr().out == f"{place}\n"
+
+
+def test_a_name_of_the_hub_that_is_nearly_one_of_the_zoo(offline, monkeypatch, capsys):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(FileNotFoundError, match=r"did you mean 'google/ddpm-cat-256'\?"):
+        restore.load_prior("google/ddpm-cats-256")
+    assert main(["zoo", "where", "google/ddpm-cats-256"]) == 0
+    assert "did you mean 'google/ddpm-cat-256'?" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

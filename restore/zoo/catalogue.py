@@ -238,6 +238,6 @@ def did_you_mean(name: str, also: Iterable[str] = ()) -> str:
     # A repository is also known by its last part.
     whole = {entry.name.rpartition("/")[2]: entry.name for entry in entries()}
     whole |= {full: full for full in whole.values()}
-    near = difflib.get_close_matches(name, whole, n=3, cutoff=0.8)
+    near = difflib.get_close_matches(name.lower(), whole, n=3, cutoff=0.85)
     names = list(dict.fromkeys([*(whole[n] for n in near), *also]))
     return f"; did you mean {' or '.join(map(repr, names))}?" if names else ""
