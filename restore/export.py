@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from restore.checkpoint import save_prior
+from restore.checkpoint import describe_network, save_prior
 from restore.files import replace_together, write_atomically
 from restore.memory import twin
 from restore.networks import FoldedUNet
@@ -37,6 +37,7 @@ def save(prior: Prior, folder: str | Path, format: str) -> Path:
 
     Raises:
         ValueError: If the format is unknown, or the folder holds a prior in the other one.
+        TypeError: If the network cannot be described by a configuration.
         NotADirectoryError: If there is a file of that name.
     """
     if not str(folder):
@@ -56,6 +57,7 @@ def save(prior: Prior, folder: str | Path, format: str) -> Path:
                 f"{str(folder)!r} holds a prior in the format {other!r} ({mark}): two in one folder would be taken "
                 f"for each other; choose another folder"
             )
+    describe_network(prior.network)  # Refuses what goes into neither format.
     return save_prior(prior, folder) if format == "restore" else save_pipeline(prior, folder)
 
 

@@ -233,7 +233,7 @@ class Convolution(torch.nn.Conv2d):
         (
             lambda: Prior(Convolution(3, 3, 1), Schedule.linear()),
             TypeError,
-            "holds a UNet2DModel, not a Conv",
+            "a Convolution cannot be saved: a folder holds no code",
         ),
         (lambda: folding_nothing(heads=2), ValueError, "no network like this FoldedUNet: .* has 2 heads"),
         (

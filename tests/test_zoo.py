@@ -9,6 +9,7 @@ import json
 import os
 import re
 import socket
+import sys
 import threading
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
@@ -219,6 +220,15 @@ def test_a_file_arrives_whole_and_alone(server, folder):
     assert leftovers(folder) == ["file.pt"]
     assert get(server, folder, None) == SHA
     assert len(server.seen) == 1, "it was there"
+
+
+def test_progress_is_shown_on_a_terminal_alone(server, folder, capsys, monkeypatch):
+    for name, terminal in (("pipe.pt", False), ("screen.pt", True)):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal, raising=False)
+        download.download(server.url(), folder / name, sha256=SHA)
+    shown = capsys.readouterr().err
+    assert "pipe.pt" not in shown
+    assert re.search(r"screen.pt: 100%.*1.02M/1.02M", shown)
 
 
 def test_a_broken_download_goes_on_where_it_broke_off(server, folder):
