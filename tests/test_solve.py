@@ -26,6 +26,7 @@ from restore.methods import DPS, REGISTRY, RePaint, SDEdit, as_method
 from restore.prior import Prior
 from restore.samplers import DDIM, DDPM, DPMSolver
 from restore.schedule import Schedule
+from restore.solve.ranges import in_range_of
 
 restore_solve = __import__("sys").modules["restore.solve"]  # the module; `restore.solve` is the function
 MASK = Mask(torch.tensor([[1, 0, 1, 1], [1, 1, 0, 1], [0, 1, 1, 1]]).bool())
@@ -188,7 +189,7 @@ def test_a_picture_in_the_range_of_the_prior_fits_its_measurement(operator, valu
         physics, target, noise = problem.operator, problem.y, problem.noise
     else:
         prior = PixelPrior(value_range=value_range)
-        target, physics, noise = restore_solve._in_range_of(prior, y, operator, torch.zeros(2), (3, 3, 4))
+        target, physics, noise = in_range_of(prior, y, operator, torch.zeros(2), (3, 3, 4))
     torch.testing.assert_close(physics(low + (high - low) * x), target, rtol=1e-4, atol=1e-5)
     assert noise.tolist() == [0, 0]
 

@@ -145,9 +145,9 @@ def test_enlarging_agrees_with_the_small_picture(prior, photograph):
 
 
 def test_large_pictures_are_put_together_from_patches(prior, photograph, monkeypatch):
-    monkeypatch.setattr(tasks, "PIXELS_AT_ONCE", 1000)
-    monkeypatch.setattr(tasks, "PATCH", 64)
-    monkeypatch.setattr(tasks, "MARGIN", 16)
+    monkeypatch.setattr("restore.tasks.enlarging.PIXELS_AT_ONCE", 1000)
+    monkeypatch.setattr("restore.tasks.windows.PATCH", 64)
+    monkeypatch.setattr("restore.tasks.windows.MARGIN", 16)
     small = photograph[:40, :30]
     large = restore.super_resolve(small, 2, prior=prior, samples=2, **FAST)
     assert large.shape == (2, 80, 60, 3)
