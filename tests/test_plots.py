@@ -255,3 +255,15 @@ def test_maps_refuse():
         difference_map(np.zeros((8, 8)), np.zeros((8, 8)), colormap="jet")
     with pytest.raises(ValueError, match="maximum is -1"):
         difference_map(np.zeros((8, 8)), np.zeros((8, 8)), maximum=-1)
+
+
+@pytest.mark.parametrize("width", [16, 40, 96, 200])
+def test_titles_are_broken_and_never_cut(width):
+    from restore.plots.lettering import font_for, title_lines
+
+    title = "diffpir:steps=50,zeta=1.0,iterations=100\n28.84 dB / 0.805 of_a_picture_with_a_long_name.png"
+    lines = [text for text, _ in title_lines(title, 12, width)]
+    assert "".join(lines).replace(" ", "") == "".join(title.split())
+    assert all(font_for(12, text).getlength(text) <= width for text in lines)
+    if width >= 96:  # There is room to end at signs, not within words.
+        assert all(text[-1] in ":,=_/.-" or f"{text} " in f"{title} ".replace("\n", " ") for text in lines)

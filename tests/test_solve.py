@@ -738,3 +738,19 @@ def test_sampling_refuses_what_makes_no_picture(options, message):
     options = {"prior": PixelPrior(), "shape": (1, 3, 4, 4), "steps": 2, "progress": False, **options}
     with pytest.raises(ValueError, match=message):
         restore.sample(**options)
+
+
+def test_negative_counts_are_refused_before_the_first_call():
+    prior = PixelPrior(channels=1)
+    y = torch.rand(1, 3, 4)
+    y[0, 0, :2] = torch.tensor([-0.5, -0.25])
+    y[0, 2, 0] = -0.125
+    noise = restore.PoissonNoise(50.0)
+    with pytest.raises(
+        ValueError, match=r"3 of the 12 values of y are negative, the smallest -0\.5.*y\.clip\(0\)"
+    ):
+        solve(y, noise=noise, prior=prior)
+    assert prior.calls == 0
+    # What lies in the holes of a mask was not counted.
+    assert solve(y, Mask(y[0] >= 0), noise=noise, prior=prior).shape == y.shape
+    assert solve(y.clip(0), noise=noise, prior=prior).shape == y.shape

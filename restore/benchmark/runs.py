@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import operators
+import restore
 from restore.benchmark import report
 from restore.benchmark.contenders import Contender, CountedPrior, Resources, contenders, parse
 from restore.benchmark.report import Ledger, Result, Run
@@ -98,7 +100,7 @@ def pictures(
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     loaded = prior if isinstance(prior, BasePrior) else load_prior(prior)
     counted = CountedPrior.of(loaded)
-    identity = fingerprint(loaded)
+    identity, code = fingerprint(loaded), code_version()
     resources = Resources(counted, samples, tuple(calls), where)
     first, first_truth = next(iter(truths.items()))
     plan = []
@@ -128,6 +130,7 @@ def pictures(
                         size=size,
                         samples=contender.samples,
                         seed=seed,
+                        code=code,
                     )
                     of_task.append(_result(run, contender, measurement, counted, ledger, place))
                     bar.update()
@@ -210,6 +213,21 @@ def fingerprint(prior: BasePrior) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return f"{prior.name}-{digest.hexdigest()[:8]}"
+
+
+def code_version() -> str:
+    """The package's version, and eight digits that change with any of its source files, the operators' included.
+
+    Example:
+        >>> code_version().startswith(restore.__version__)
+        True
+    """
+    digest = hashlib.sha256()
+    for package in (operators, restore):
+        root = Path(package.__path__[0])
+        for path in sorted(root.rglob("*.py")):
+            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return f"{restore.__version__}-{digest.hexdigest()[:8]}"
 
 
 def _bar(total: int, progress: bool) -> Any:

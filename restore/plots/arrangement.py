@@ -30,7 +30,8 @@ def sheet(
 
     Args:
         images: Pictures of any kind and size, gray or colour; a batch; or a mapping from title to picture.
-        titles: A title each. In a title of several lines the first stands out.
+        titles: A title each. In a title of several lines the first stands out; what is too long for
+            its picture goes on in the next line.
         columns: Pictures in a row; by default up to five, in rows as even as can be.
         height: Height of each picture in pixels. By default that of the tallest, within 192 and 512.
         max_width: Pictures are made smaller than `height` where the sheet would be wider than this.

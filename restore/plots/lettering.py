@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -50,17 +51,26 @@ def title_lines(title: str, size: int, width: int) -> list[tuple[str, tuple[int,
     for i, paragraph in enumerate(str(title).split("\n")):
         line = ""
         broken = []
-        for word in paragraph.split():
+        for word in _fitting(paragraph.split(), width, font):
             if line and font.getlength(f"{line} {word}") > width:
                 broken.append(line)
                 line = word
             else:
                 line = f"{line} {word}".strip()
-        for text in (*broken, line):
-            while len(text) > 1 and font.getlength(text) > width:
-                text = text.removesuffix("...")[:-1] + "..." if len(text) > 4 else text[:-1]
-            lines.append((text, TEXT if i == 0 else LIGHT_TEXT))
+        lines += [(text, TEXT if i == 0 else LIGHT_TEXT) for text in (*broken, line)]
     return lines
+
+
+def _fitting(words: list[str], width: int, font: Any) -> Iterator[str]:
+    """The words, with those that are too long in parts: they end at a sign such as a comma, where there is one."""
+    for word in words:
+        while len(word) > 1 and font.getlength(word) > width:
+            fits = max(1, sum(font.getlength(word[:n]) <= width for n in range(1, len(word))))
+            signs = [n for n in range(1, fits + 1) if word[n - 1] in ":,/_=-."]
+            end = signs[-1] if signs else fits
+            yield word[:end]
+            word = word[end:]
+        yield word
 
 
 def upwards(text: str, size: int) -> Image.Image:

@@ -25,7 +25,15 @@ from restore.prior import BasePrior, Prior
 from restore.quality import judge
 from restore.randomness import Randomness
 from restore.samplers import Sampler, as_sampler
-from restore.solve.checks import check_labels, check_method, check_prior, noise_levels, suited, whole_number
+from restore.solve.checks import (
+    check_counts,
+    check_labels,
+    check_method,
+    check_prior,
+    noise_levels,
+    suited,
+    whole_number,
+)
 from restore.solve.loop import Callback, State, downward, progress_bar, reporter, sampling_loop
 from restore.solve.parts import PIXELS_AT_ONCE, device_for, in_precision, parts_of, with_labels_of
 from restore.solve.ranges import in_range_of, to_unit
@@ -133,13 +141,15 @@ def solve(
         # What a user left in the holes (white, or noise that was added everywhere) is no measurement.
         batch = torch.where(operator.mask.to(batch.device) != 0, batch, 0)
         noise_std = noise_levels(noise, batch, layout)
+    if poisson is not None:
+        check_counts(batch)
 
     where = device_for(device, prior, batch)
     denoiser = prior if isinstance(prior, BasePrior) else load_prior(prior)
     check_prior(denoiser, shape, batch, operator)
     check_labels(denoiser, images)
     if isinstance(denoiser, Prior):
-        judge(denoiser, *shape[1:])
+        judge(denoiser, *shape[1:], steps=steps)
     denoiser = denoiser.to(where)
     if dtype is not None:
         denoiser = in_precision(denoiser, dtype)
@@ -225,7 +235,7 @@ def sample(
         denoiser = denoiser.with_labels(class_labels)
     check_labels(denoiser, shape[0])
     if isinstance(denoiser, Prior):
-        judge(denoiser, *shape[2:])
+        judge(denoiser, *shape[2:], steps=steps)
     where = device_for(device, prior, torch.empty(0))
     denoiser = denoiser.to(where)
     randomness = Randomness.for_draws(seed, 1, shape[0], where)

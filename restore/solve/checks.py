@@ -112,6 +112,17 @@ def noise_levels(noise: Any, y: Tensor, layout: ImageFormat) -> Tensor:
     return (std / layout.scale).float().expand(len(y)).clone()
 
 
+def check_counts(y: Tensor) -> None:
+    """Refuses negative numbers under photon noise."""
+    negative = int((y < 0).sum())
+    if negative:
+        raise ValueError(
+            f"{negative} of the {y.numel()} values of y are negative, the smallest {float(y.min()):.4g}, and photons "
+            f"are counted from 0 up: give y = counts / peak as they were counted, with nothing subtracted, or "
+            f"y.clip(0). For noise that goes below 0, give its standard deviation instead of PoissonNoise"
+        )
+
+
 def whole_number(value: object, name: str) -> int:
     """A number of something, at least 1."""
     try:
