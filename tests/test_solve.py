@@ -1,5 +1,6 @@
 import itertools
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -754,3 +755,44 @@ def test_negative_counts_are_refused_before_the_first_call():
     # What lies in the holes of a mask was not counted.
     assert solve(y, Mask(y[0] >= 0), noise=noise, prior=prior).shape == y.shape
     assert solve(y.clip(0), noise=noise, prior=prior).shape == y.shape
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "words"),
+    [
+        ({"callback": "print"}, TypeError, "callback is a str; expected a function"),
+        ({"device": 1.5}, ValueError, "device is 'cpu'.*not 1.5"),
+        ({"stepz": 3}, TypeError, "no argument 'stepz': did you mean 'steps'"),
+        ({"method": "auto", "sed": 3, "steps": None}, TypeError, "no argument 'sed': did you mean 'seed'"),
+        (
+            {"noise": 25},
+            ValueError,
+            "noise is 25, where white is 1 and y goes no further than 0.9.*divide by 255",
+        ),
+    ],
+)
+def test_mistakes_are_told_before_the_first_call(change, kind, words):
+    prior = PixelPrior(bounded=True, channels=1)
+    with pytest.raises(kind, match=words):
+        solve(torch.full((1, 3, 4), 0.9), prior=prior, **change)
+    assert prior.calls == 0
+
+
+def test_noise_of_floats_for_whole_numbers_is_warned_of():
+    y = np.full((3, 4), 128, np.uint8)
+    with pytest.warns(UserWarning, match=r"0\.02 of 255, less than rounding .* give 5\.1") as said:
+        solve(y, noise=0.02)
+    assert len(said) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for noise in (0, 1.0, 5.1):
+            solve(y, noise=noise)
+        solve(y / 255, noise=0.02)
+
+
+@pytest.mark.parametrize("shape", [4, (3, 16, 16), (1, 3, 16.0, 16), (0, 3, 16, 16)])
+def test_the_shape_of_samples_is_four_whole_numbers(shape):
+    prior = PixelPrior()
+    with pytest.raises(ValueError, match=r"shape is .number, channels, height, width.*not"):
+        restore.sample(prior, shape, steps=2, progress=False)
+    assert prior.calls == 0

@@ -26,6 +26,7 @@ from restore.images import read_image, to_batch, write_image
 from restore.methods import Method
 from restore.metrics import data_misfit, lpips, lpips_available, psnr, ssim
 from restore.prior import BasePrior, Prior
+from restore.solve.parts import device_for
 
 #: How many pictures a sheet shows.
 SHOWN = 8
@@ -97,7 +98,12 @@ def pictures(
         path.relative_to(root).as_posix() if path != root else path.name: centre(path, size)
         for path in find_images(root)[:limit]
     }
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place = None if output is None else Path(output).expanduser()
+    if place is not None and place.exists() and not place.is_dir():
+        raise NotADirectoryError(
+            f"the output {str(place)!r} is a file; expected a folder, or a new name for one"
+        )
+    where = device_for(device, "photo" if isinstance(prior, BasePrior) else prior, torch.empty(0))
     loaded = prior if isinstance(prior, BasePrior) else load_prior(prior)
     counted = CountedPrior.of(loaded)
     identity, code = fingerprint(loaded), code_version()
@@ -110,7 +116,6 @@ def pictures(
         if progress and left_out:
             print("left out:", "; ".join(left_out), file=sys.stderr)
 
-    place = None if output is None else Path(output).expanduser()
     ledger = Ledger(None if place is None else place / "results.csv")
     results: list[Result] = []
     with _bar(len(truths) * sum(len(able) for _, able in plan), progress) as bar:

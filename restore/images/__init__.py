@@ -18,6 +18,6 @@ from __future__ import annotations
 from restore.images.conversion import to_batch
 from restore.images.layout import ImageFormat
 from restore.images.reading import read_image
-from restore.images.writing import known_suffix, write_image
+from restore.images.writing import check_destination, known_suffix, write_image
 
-__all__ = ["ImageFormat", "known_suffix", "read_image", "to_batch", "write_image"]
+__all__ = ["ImageFormat", "check_destination", "known_suffix", "read_image", "to_batch", "write_image"]

@@ -44,6 +44,7 @@ def write_image(path: str | os.PathLike[str], image: Any) -> None:
         ValueError: If the extension is unknown, or the image is no single gray or colour picture, holds NaN
             or infinity, or has floats far from [0, 1].
         TypeError: If it is no picture at all.
+        OSError: If nothing can be written there (see `check_destination`).
 
     >>> write_image("picture.xyz", np.zeros((2, 2)))
     Traceback (most recent call last):
@@ -51,7 +52,7 @@ def write_image(path: str | os.PathLike[str], image: Any) -> None:
 .ppm, .tif, .tiff, .webp.
     """
     path = Path(path)
-    suffix = known_suffix(path)
+    suffix = check_destination(path)
     batch, fmt = to_batch(image)
     count, channels = batch.shape[:2]
     if count != 1:
@@ -69,8 +70,35 @@ def write_image(path: str | os.PathLike[str], image: Any) -> None:
     write_atomically(path, lambda temporary: temporary.write_bytes(data))
 
 
+def check_destination(path: str | os.PathLike[str]) -> str:
+    """Refuses a place where no picture can be written; to be asked before the work that makes the picture.
+
+    Returns:
+        The extension, as `known_suffix` has it.
+
+    Raises:
+        ValueError: If pictures cannot be written to a file of this extension.
+        IsADirectoryError: If it is a folder.
+        NotADirectoryError: If its folder would have to be made inside of a file.
+        PermissionError: If its folder may not be written to.
+    """
+    path, suffix = Path(path), known_suffix(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{str(path)!r} is a folder; expected the file to write a picture to.")
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(
+            f"{str(path)!r} cannot be written: {str(there)!r} is a file, and no folder. Choose another place."
+        )
+    if not os.access(there, os.W_OK):
+        raise PermissionError(
+            f"{str(path)!r} cannot be written: no permission to write to {str(there)!r}. Choose another place."
+        )
+    return suffix
+
+
 def known_suffix(path: str | os.PathLike[str]) -> str:
-    """The extension of a picture's file, in small letters; to be asked before the work that makes the picture.
+    """The extension of a picture's file, in small letters.
 
     Raises:
         ValueError: If pictures cannot be written to such a file.

@@ -8,6 +8,7 @@ becomes a picture of the user's kind again. What is checked before is in ``check
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from restore.solve.checks import (
     check_labels,
     check_method,
     check_prior,
+    check_spelling,
     noise_levels,
     suited,
     whole_number,
@@ -104,6 +106,9 @@ def solve(
         >>> x.shape, x.dtype
         ((16, 16, 3), dtype('float32'))
     """
+    check_spelling(options, [*inspect.signature(solve).parameters])
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback is a {type(callback).__name__}; expected a function that takes a State")
     if not isinstance(operator, Operator):
         raise TypeError(
             f"operator is a {type(operator).__name__}, expected one of the operators (Mask, Blur, ...); "
@@ -140,9 +145,9 @@ def solve(
     if isinstance(operator, Mask):
         # What a user left in the holes (white, or noise that was added everywhere) is no measurement.
         batch = torch.where(operator.mask.to(batch.device) != 0, batch, 0)
-        noise_std = noise_levels(noise, batch, layout)
     if poisson is not None:
         check_counts(batch)
+        noise_std = noise_levels(poisson, batch, layout)
 
     where = device_for(device, prior, batch)
     denoiser = prior if isinstance(prior, BasePrior) else load_prior(prior)
@@ -224,8 +229,12 @@ def sample(
         torch.Size([1, 3, 16, 16])
     """
     steps, scheme = whole_number(steps, "steps"), as_sampler(sampler)
-    if len(shape) != 4 or min(shape) < 1:
-        raise ValueError(f"shape is (number, channels, height, width), all at least 1, not {tuple(shape)}")
+    if not (
+        isinstance(shape, Sequence) and len(shape) == 4 and all(isinstance(n, int) and n >= 1 for n in shape)
+    ):
+        raise ValueError(
+            f"shape is (number, channels, height, width), whole numbers of at least 1, not {shape!r}"
+        )
     denoiser = prior if isinstance(prior, BasePrior) else load_prior(prior)
     if denoiser.channels not in (None, shape[1]):
         raise ValueError(f"{denoiser.name!r} makes pictures of {denoiser.channels} channels, not {shape[1]}")

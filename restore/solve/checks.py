@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import operator as operator_
+import warnings
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -11,9 +14,12 @@ from torch import Tensor
 
 from operators import GaussianNoise, LinearOperator, Mask, Operator, PoissonNoise
 from restore.images import ImageFormat
-from restore.methods import REGISTRY
+from restore.methods import REGISTRY, options_of
 from restore.methods.base import Method
 from restore.prior import BasePrior, Prior
+
+#: Standard deviation of what rounding to whole numbers changes.
+ROUNDING = 12**-0.5
 
 
 def suited(
@@ -109,7 +115,23 @@ def noise_levels(noise: Any, y: Tensor, layout: ImageFormat) -> Tensor:
         raise ValueError(f"noise has {len(std)} numbers for {len(y)} images: give one, or one per image")
     if not (torch.isfinite(std) & (std >= 0)).all():
         raise ValueError(f"noise is a standard deviation: finite and at least 0, not {std.tolist()}")
+    if layout.scale != 1 and ((std > 0) & (std < ROUNDING)).any():
+        least = float(std[std > 0].min())
+        warnings.warn(
+            f"noise is {least:.3g} of {layout.scale:g}, less than rounding to whole numbers makes: noise is in the "
+            f"units of y. For {least:.3g} of white, give {least * layout.scale:.3g}",
+            stacklevel=3,
+        )
     return (std / layout.scale).float().expand(len(y)).clone()
+
+
+def check_spelling(options: Iterable[str], arguments: Sequence[str]) -> None:
+    """Refuses what no method has as an option and is nearly an argument of ``solve``."""
+    known = {option for method in REGISTRY.values() for option in options_of(method)}
+    for option in options:
+        near = get_close_matches(option, arguments, n=1)
+        if option not in known and near:
+            raise TypeError(f"there is no argument {option!r}: did you mean {near[0]!r}?")
 
 
 def check_counts(y: Tensor) -> None:

@@ -20,7 +20,7 @@ def device_for(device: str | torch.device | None, prior: str | Path | BasePrior,
     if device is not None:
         try:
             where = torch.device(device)
-        except RuntimeError:
+        except (RuntimeError, TypeError):
             raise ValueError(
                 f"device is 'cpu', 'cuda' or 'cuda:1', or whatever torch knows, not {device!r}"
             ) from None

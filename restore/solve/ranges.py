@@ -33,6 +33,13 @@ def in_range_of(
         white = operator(torch.ones(operator.batch_size or 1, *shape, device=y.device))
     brightest, darkest = float(y.abs().max()), float(y.min())
     too_bright = brightest > 4 * max(1.0, float(white.abs().max()))
+    # Values scatter as far as their noise: noise beyond all of them is in other units.
+    loudest = float(noise.max())
+    if prior.bounded and loudest > 2 * max(1.0, brightest):
+        raise ValueError(
+            f"noise is {loudest:.4g}, where white is 1 and y goes no further than {brightest:.4g}: noise is a standard "
+            f"deviation in the units of y (divide by 255, or give y as uint8)"
+        )
     # Strong noise may have made it so; but noise goes down as far as it goes up.
     noisy = float(noise.max()) > brightest / 20 and darkest < -brightest / 4
     # Bicubic reduction undershoots a little below black, and noise does; half the range below is another range.

@@ -11,6 +11,7 @@ from torch import Tensor
 from operators import Grayscale
 from restore.images import to_batch
 from restore.solve import solve
+from restore.solve.checks import whole_number
 from restore.tasks.settings import draws_of
 
 #: Colours are found for a picture whose shorter side is about this.
@@ -55,7 +56,8 @@ def colorize(
         raise ValueError(
             f"expected a grey picture, or a colour one of 3 channels; got {batch.shape[1]} channels"
         )
-    samples, settings = draws_of(settings, layout)
+    working_size = whole_number(working_size, "working_size")
+    samples, settings = draws_of(settings, batch, layout)
     with_samples = {**settings, "samples": samples or 1}
     factor = max(1, round(min(luma.shape[-2:]) / working_size))
     rows, columns = (max(1, round(n / factor)) for n in luma.shape[-2:])

@@ -11,7 +11,7 @@ from torch import Tensor
 from operators import Blur
 from restore.images import to_batch
 from restore.solve import solve
-from restore.tasks.settings import as_colour, deviation, draws_of, prior_of
+from restore.tasks.settings import as_colour, draws_of, noise_of, prior_of
 
 
 def deblur(
@@ -37,7 +37,8 @@ def deblur(
         The sharp picture; with ``samples=n``, ``n`` of them.
 
     Raises:
-        ValueError: If the kernel does not sum to more than 0.
+        TypeError: If the kernel is no array.
+        ValueError: If the kernel is not of two axes, or does not sum to more than 0.
 
     Example:
         >>> from operators import gaussian_kernel
@@ -45,16 +46,27 @@ def deblur(
         >>> deblur(blurred, gaussian_kernel(1.0), steps=2, seed=0, progress=False).shape
         (16, 20, 3)
     """
-    weights = torch.as_tensor(
-        np.array(kernel, dtype=np.float64) if not isinstance(kernel, Tensor) else kernel
-    ).double()
+    try:
+        weights = torch.as_tensor(
+            np.array(kernel, dtype=np.float64) if not isinstance(kernel, Tensor) else kernel
+        ).double()
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"the kernel is a {type(kernel).__name__}, {kernel!r}; expected an array (h, w) such as "
+            f"operators.gaussian_kernel(3.0), or motion_kernel, disk_kernel"
+        ) from None
+    if weights.ndim != 2:
+        raise ValueError(
+            f"the kernel has shape {tuple(weights.shape)}; expected one for all channels, (h, w), such as "
+            f"operators.gaussian_kernel(3.0)"
+        )
     if not float(weights.sum()) > 0:
         raise ValueError(f"a blur's kernel sums to more than 0; this one to {float(weights.sum()):.3g}")
     batch, layout = to_batch(image, name="image")
     settings["prior"] = prior_of(settings)
     colour, back = as_colour(batch, settings["prior"])
-    samples, settings = draws_of(settings, layout)
-    level = 0.01 if noise is None else deviation(noise) / layout.scale
+    samples, settings = draws_of(settings, batch, layout)
+    level = 0.01 if noise is None else noise_of(noise, batch, layout)
     # The camera saw more than it shows: the picture is a part of a larger blurred scene, of which nothing is assumed.
     # Against reflection at the border, that is worth 2 dB on Kodak pictures blurred by 25 x 25 pixels.
     operator = Blur((weights / weights.sum()).float(), boundary="valid")

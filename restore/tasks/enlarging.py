@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,12 +39,17 @@ def super_resolve(
         >>> super_resolve(small, 2, steps=2, seed=0, progress=False).shape
         (16, 20, 3)
     """
-    if isinstance(scale, bool) or int(scale) != scale or scale < 2:
-        raise ValueError(f"scale must be a whole number of at least 2, not {scale}")
+    if (
+        isinstance(scale, bool)
+        or not isinstance(scale, (int, float, np.number))
+        or scale % 1
+        or not scale >= 2
+    ):
+        raise ValueError(f"scale must be a whole number of at least 2, not {scale!r}")
     batch, layout = to_batch(image, name="image")
     settings["prior"] = prior_of(settings)
     colour, back = as_colour(batch, settings["prior"])
-    samples, settings = draws_of(settings, layout)
+    samples, settings = draws_of(settings, batch, layout)
 
     def enlarge(part: Tensor, number: int = 0) -> Tensor:
         operator = Downsample(int(scale))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ def inpaint(
         The picture with the holes filled; with ``samples=n``, ``n`` of them.
 
     Raises:
+        TypeError: If the mask is no array.
         ValueError: If the mask is not of the picture's size, or nothing of the picture is kept.
 
     Example:
@@ -47,6 +49,13 @@ def inpaint(
         True
     """
     batch, layout = to_batch(image, name="image")
+    if isinstance(mask, (str, os.PathLike)):
+        raise TypeError(
+            f"the mask is a path, {str(mask)!r}: read it with operators.mask_from_image(path), for which white is "
+            f"to be filled in"
+        )
+    if mask is None:
+        raise TypeError("the mask is None; expected (height, width), True where the picture is kept")
     # Mask refuses pictures of a mask (0 and 255), of which nobody knows what white means.
     kept = Mask(mask if isinstance(mask, Tensor) else torch.from_numpy(np.array(mask))).mask.cpu()
     kept = kept.squeeze((0, 1)) > 0
@@ -61,7 +70,7 @@ def inpaint(
         )
     settings["prior"] = prior_of(settings)
     colour, back = as_colour(batch, settings["prior"])
-    samples, settings = draws_of(settings, layout)
+    samples, settings = draws_of(settings, batch, layout)
     result = torch.where(kept.to(batch.device), colour, 0).repeat(samples or 1, 1, 1, 1)
     # A network that was trained on whole pictures of one size is shown as much of this one.
     least = max(getattr(settings["prior"], "trained_size", None) or (1,))

@@ -13,21 +13,26 @@ from restore.checkpoint import load_prior
 from restore.images import ImageFormat
 from restore.prior import BasePrior
 from restore.randomness import stream_seed
+from restore.solve.checks import noise_levels, whole_number
+from restore.solve.parts import device_for
 
 
-def deviation(noise: Any) -> Any:
-    """A standard deviation as it is: the repairs know no other noise."""
+def noise_of(noise: Any, batch: Tensor, layout: ImageFormat) -> Tensor:
+    """The standard deviation of the noise of each picture where white is 1, ``(B,)``: repairs know no other noise."""
     if isinstance(noise, PoissonNoise):
         raise TypeError("a repair takes noise as a standard deviation; for photon noise, use restore.solve")
-    return noise
+    return noise_levels(noise, batch, layout)
 
 
-def draws_of(settings: dict[str, Any], layout: ImageFormat) -> tuple[int | None, dict[str, Any]]:
+def draws_of(
+    settings: dict[str, Any], batch: Tensor, layout: ImageFormat
+) -> tuple[int | None, dict[str, Any]]:
     """The number of draws, and the other settings, with the noise in the units that ``to_batch`` made."""
     others = {k: v for k, v in settings.items() if k != "samples"}
     if "noise" in others:
-        others["noise"] = torch.as_tensor(deviation(others["noise"]), dtype=torch.float64) / layout.scale
-    return settings.get("samples"), others
+        others["noise"] = noise_of(others["noise"], batch, layout)
+    samples = settings.get("samples")
+    return None if samples is None else whole_number(samples, "samples"), others
 
 
 def prior_of(settings: dict[str, Any]) -> BasePrior:
@@ -35,8 +40,7 @@ def prior_of(settings: dict[str, Any]) -> BasePrior:
     prior = settings.get("prior", "photo")
     if isinstance(prior, BasePrior):
         return prior
-    device = settings.get("device")
-    return load_prior(prior, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return load_prior(prior, device=device_for(settings.get("device"), prior, torch.empty(0)))
 
 
 def seeded(settings: dict[str, Any], number: int) -> dict[str, Any]:
