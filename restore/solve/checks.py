@@ -120,7 +120,7 @@ def noise_levels(noise: Any, y: Tensor, layout: ImageFormat) -> Tensor:
         warnings.warn(
             f"noise is {least:.3g} of {layout.scale:g}, less than rounding to whole numbers makes: noise is in the "
             f"units of y. For {least:.3g} of white, give {least * layout.scale:.3g}",
-            stacklevel=3,
+            stacklevel=4,
         )
     return (std / layout.scale).float().expand(len(y)).clone()
 
