@@ -233,7 +233,7 @@ def sample(
         isinstance(shape, Sequence) and len(shape) == 4 and all(isinstance(n, int) and n >= 1 for n in shape)
     ):
         raise ValueError(
-            f"shape is (number, channels, height, width), whole numbers of at least 1, not {shape!r}"
+            f"shape is (number, channels, height, width), whole numbers, all at least 1, not {shape!r}"
         )
     denoiser = prior if isinstance(prior, BasePrior) else load_prior(prior)
     if denoiser.channels not in (None, shape[1]):
