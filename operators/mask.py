@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -36,6 +37,11 @@ class Mask(LinearOperator):
 
     def __init__(self, mask: Any) -> None:
         super().__init__()
+        if isinstance(mask, str | os.PathLike):
+            raise TypeError(
+                f"the mask is a path, {str(mask)!r}: use Mask.from_hole_image(path) if white is to be filled in, "
+                "Mask.from_keep_image(path) if white is measured"
+            )
         mask = as_buffer(mask, "the mask")
         if mask.ndim not in (2, 3, 4):
             raise ValueError(

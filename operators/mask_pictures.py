@@ -40,8 +40,9 @@ def mask_from_image(
         ``(H, W)`` boolean, True = measured.
 
     Raises:
-        ValueError: if the size differs, a floating picture is not in [0, 1], or ``transparent="fill"`` and
-            the picture has no transparency.
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is no picture, the size differs, a floating picture is not in [0, 1], or
+            ``transparent="fill"`` and the picture has no transparency.
 
     >>> mask_from_image(np.array([[0, 255, 130]], dtype=np.uint8))
     tensor([[ True, False, False]])
@@ -76,11 +77,22 @@ def mask_from_image(
 
 def _read_picture(picture: Any) -> tuple[np.ndarray, np.ndarray | None]:
     """Luminance and opacity (None: all opaque) of a picture, ``(H, W)``, both in [0, 1]."""
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     if isinstance(picture, str | os.PathLike):
-        with Image.open(picture) as opened:
-            picture = ImageOps.exif_transpose(opened)
+        try:
+            with Image.open(picture) as opened:
+                picture = ImageOps.exif_transpose(opened)
+        except FileNotFoundError:
+            raise FileNotFoundError(f"there is no file {str(picture)!r} to read a mask from") from None
+        except IsADirectoryError:
+            raise IsADirectoryError(
+                f"{str(picture)!r} is a folder; expected the file of a mask's picture"
+            ) from None
+        except UnidentifiedImageError:
+            raise ValueError(
+                f"{str(picture)!r} is not a picture that PIL can read; expected a mask as PNG, TIFF or the like"
+            ) from None
     if isinstance(picture, Image.Image):
         if picture.mode in ("P", "PA", "RGBa", "La") or "transparency" in picture.info:
             picture = picture.convert("RGBA")

@@ -29,7 +29,10 @@ def common_options() -> argparse.ArgumentParser:
 
 
 def _count(text: str) -> int:
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}") from None
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
     return value
@@ -319,9 +322,9 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
 
     def run() -> None:
         if args.output is not None and args.command not in ("train", "benchmark"):
-            from restore.images import known_suffix
+            from restore.images import check_destination
 
-            known_suffix(args.output)  # Now, and not when the work is done.
+            check_destination(args.output)  # Now, and not when the work is done.
         args.run(args)
 
     return guarded(run)

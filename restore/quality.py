@@ -16,6 +16,7 @@ class QualityWarning(UserWarning):
 class _Trained(Protocol):
     name: str
     config: dict[str, Any]
+    schedule: Any
     tile: int
     said: set[str]
 
@@ -23,7 +24,7 @@ class _Trained(Protocol):
     def trained_size(self) -> tuple[int, int] | None: ...
 
 
-def judge(prior: _Trained, height: int, width: int) -> None:
+def judge(prior: _Trained, height: int, width: int, *, steps: int | None = None) -> None:
     """Warns where results are expected to be worse than the prior's best; what was said once is not said again.
 
     :func:`restore.solve` and :func:`restore.sample` ask it, once for each picture, before the first network call.
@@ -33,6 +34,7 @@ def judge(prior: _Trained, height: int, width: int) -> None:
             ``trained_size``.
         height: Height of the picture.
         width: Its width.
+        steps: The number of steps that was asked for.
 
     Example:
         >>> import restore
@@ -59,6 +61,11 @@ def judge(prior: _Trained, height: int, width: int) -> None:
         messages.append(
             f"was trained on pictures of {trained[0]} x {trained[1]}, this one is {height} x {width}: {fate}. Results "
             f"may be worse than at its own size"
+        )
+    if steps is not None and steps > prior.schedule.steps:
+        messages.append(
+            f"was trained at {prior.schedule.steps} levels of noise, and steps={steps} asks for more: that takes "
+            f"longer and gains nothing. Take at most {prior.schedule.steps}"
         )
     for message in messages:
         if message not in prior.said:

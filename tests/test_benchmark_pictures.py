@@ -291,3 +291,52 @@ def test_the_command(folder, tmp_path, monkeypatch, capsys):
     assert Image.open(tmp_path / "out" / "sheets" / "x4.png").size[0] > 4 * 32
     assert main([*command, "nonsense"]) == 2
     assert "unknown method 'nonsense'" in capsys.readouterr().err
+
+
+def test_captions_have_room_beside_small_pictures(folder, prior, tmp_path):
+    pictures(folder, prior, ["bicubic"], ["x4"], limit=1, output=tmp_path / "out", **QUICK)
+    # Truth, measurement, result, by a whole factor to at least 192, in a row below their captions.
+    assert Image.open(tmp_path / "out" / "sheets" / "x4.png").size[0] > 3 * 192
+
+
+def test_exact_pictures_are_counted_beside_the_mean(tmp_path, prior):
+    place = tmp_path / "photos"
+    write_image(place / "grey.png", np.full((32, 32, 3), 128, np.uint8))
+    results = pictures(place, prior, ["telea"], ["box"], **QUICK)
+    assert results[0].psnr == math.inf
+    assert "| exact | 1.000 |" in markdown(results)
+    write_image(place / "a.png", data.astronaut()[40:72, 190:222])
+    results = pictures(place, prior, ["telea"], ["box"], **QUICK)
+    finite = [r.psnr for r in results if r.psnr != math.inf]
+    assert len(finite) == 1
+    assert f"| {finite[0]:.2f} (1 exact) |" in markdown(results)
+
+
+def test_another_version_of_the_code_runs_again_and_is_not_mixed_in(folder, prior, tmp_path, monkeypatch):
+    from restore.benchmark import runs
+
+    options = {"output": tmp_path / "out", "limit": 1, **QUICK}
+    first = pictures(folder, prior, ["ddrm:steps=2"], ["x4"], **options)
+    assert first[0].code == runs.code_version()
+    before = prior.calls
+    assert pictures(folder, prior, ["ddrm:steps=2"], ["x4"], **options) == first
+    assert prior.calls == before
+    monkeypatch.setattr(restore, "__version__", "9.9")
+    second = pictures(folder, prior, ["ddrm:steps=2"], ["x4"], **options)
+    assert prior.calls > before
+    assert [r.code.partition("-")[0] for r in second] == ["9.9"]
+    assert read_results(tmp_path / "out" / "results.csv") == [*first, *second]
+
+
+def test_the_fingerprint_of_the_code_changes_with_its_files(tmp_path, monkeypatch):
+    from restore.benchmark import runs
+
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "a.py").write_text("x = 1")
+    monkeypatch.setattr(restore, "__path__", [str(tmp_path)])
+    one = runs.code_version()
+    assert runs.code_version() == one
+    (tmp_path / "part" / "a.py").write_text("x = 2")
+    two = runs.code_version()
+    (tmp_path / "part" / "a.py").rename(tmp_path / "part" / "b.py")
+    assert len({one, two, runs.code_version()}) == 3

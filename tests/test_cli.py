@@ -91,6 +91,13 @@ def test_masks_of_any_mode(pictures, mode):
         (["deblur", "img.png", "--sigma", "1", "--method", "repaint"], "Methods that will do"),
         (["inpaint", "img.png", "mask.png", "-o", "out.xyz"], "extension '.xyz'"),
         (["train", "empty", "-o", "prior"], "empty"),
+        (["inpaint", "img.png", "none.png"], "there is no file 'none.png' to read a mask from"),
+        (["inpaint", "img.png", "."], "'.' is a folder; expected the file of a mask's picture"),
+        (["inpaint", "img.png", "mask.png", "--device", "gpu"], "not 'gpu'"),
+        (["inpaint", "img.png", "mask.png", "-o", "img.png/x.png"], "is a file, and no folder"),
+        (["super-resolve", "img.png", "--noise", "25"], "noise is 25, where white is 1"),
+        (["benchmark", "img.png", "--size", "32", "--device", "gpu"], "not 'gpu'"),
+        (["benchmark", "img.png", "--size", "32", "-o", "mask.png"], "the output 'mask.png' is a file"),
     ],
 )
 def test_a_mistake_is_one_line_and_an_exit_status(pictures, capsys, arguments, words):
@@ -185,3 +192,22 @@ def test_every_repair_has_the_common_options():
         ]
         args = parser.parse_args([*line.split(), *common])
         assert (args.method, args.steps, args.seed, args.samples, args.device) == ("dps", 3, 4, 5, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["inpaint", "img.png", "mask.png", "--steps", "x"],
+            "--steps: must be a whole number of at least 1, not 'x'",
+        ),
+        (
+            ["benchmark", "img.png", "--calls", "a,5"],
+            "--calls: must be whole numbers such as 20,50,100, not 'a,5'",
+        ),
+    ],
+)
+def test_words_for_numbers_are_refused_in_words(capsys, arguments, words):
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert words in capsys.readouterr().err

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageOps
 
-from restore.images import ImageFormat, read_image, to_batch, write_image
+from restore.images import ImageFormat, check_destination, read_image, to_batch, write_image
 
 sides = st.integers(1, 7)
 few = settings(max_examples=60, deadline=None)
@@ -479,3 +479,25 @@ def test_device_is_kept():
     back = fmt.restore(batch.cpu())
     assert (back.device.type, back.dtype) == ("cuda", torch.float16)
     assert isinstance(fmt.restore(batch, as_format="numpy"), np.ndarray)
+
+
+def test_where_a_picture_can_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.png").mkdir()
+    assert check_destination(tmp_path / "new" / "deep" / "A.PNG") == ".png"
+    for path, kind, words in (
+        (tmp_path / "file" / "a.png", NotADirectoryError, "file' is a file, and no folder"),
+        (tmp_path / "folder.png", IsADirectoryError, "is a folder; expected the file"),
+        (tmp_path / "a.xyz", ValueError, "extension '.xyz'"),
+    ):
+        with pytest.raises(kind, match=words):
+            check_destination(path)
+        with pytest.raises(kind, match=words):
+            write_image(path, np.zeros((2, 2)))
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_without_permission(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, _: path != tmp_path)
+    with pytest.raises(PermissionError, match="no permission to write to"):
+        check_destination(tmp_path / "a" / "b.png")

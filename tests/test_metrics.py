@@ -14,8 +14,7 @@ from scipy.stats import norm
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import nn
 
-from restore import metrics
-from restore.metrics import calibration, coverage, data_misfit, lpips, lpips_available, psnr, ssim
+from restore.metrics import calibration, coverage, data_misfit, lpips, lpips_available, perceptual, psnr, ssim
 
 few = settings(max_examples=40, deadline=None)
 
@@ -135,9 +134,9 @@ def no_network(monkeypatch, tmp_path):
         raise urllib.error.URLError("Name or service not known")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
-    metrics._lpips_model.cache_clear()
+    perceptual._lpips_model.cache_clear()
     yield tmp_path
-    metrics._lpips_model.cache_clear()
+    perceptual._lpips_model.cache_clear()
 
 
 @pytest.mark.parametrize("net", ["alex", "vgg", "squeeze"])
@@ -146,7 +145,7 @@ def test_lpips_offline_says_what_to_do(no_network, net):
     with pytest.raises(FileNotFoundError) as caught:
         lpips(np.zeros((40, 40)), np.zeros((40, 40)), net=net)
     message = str(caught.value)
-    file = metrics._BACKBONES[net][0]
+    file = perceptual._BACKBONES[net][0]
     assert str(no_network / "hub" / "checkpoints" / file) in message
     assert f"https://download.pytorch.org/models/{file}" in message
     assert "Name or service not known" in message
@@ -159,7 +158,7 @@ def test_the_files_named_are_those_of_torchvision():
 
     weights = {"alex": tv.AlexNet_Weights, "vgg": tv.VGG16_Weights, "squeeze": tv.SqueezeNet1_1_Weights}
     for net, choice in weights.items():
-        url = f"https://download.pytorch.org/models/{metrics._BACKBONES[net][0]}"
+        url = f"https://download.pytorch.org/models/{perceptual._BACKBONES[net][0]}"
         assert choice.IMAGENET1K_V1.url == url
 
 
@@ -170,14 +169,16 @@ def test_lpips_with_the_file_in_place(no_network):
     torch.manual_seed(0)
     folder = no_network / "hub" / "checkpoints"
     folder.mkdir(parents=True)
-    torch.save(tv.squeezenet1_1(weights=None).state_dict(), folder / metrics._BACKBONES["squeeze"][0])
+    torch.save(tv.squeezenet1_1(weights=None).state_dict(), folder / perceptual._BACKBONES["squeeze"][0])
     assert lpips_available("squeeze")
 
     x, truth = noisy(picture(2, 33, 40, 3), 0.2), picture(2, 33, 40, 3)
     got = lpips(x, truth, net="squeeze")
     tx, tt = (torch.from_numpy(a).permute(0, 3, 1, 2).float() * 2 - 1 for a in (x, truth))
     with torch.no_grad():
-        np.testing.assert_allclose(got, metrics._lpips_model("squeeze")(tx, tt).flatten().numpy(), rtol=1e-4)
+        np.testing.assert_allclose(
+            got, perceptual._lpips_model("squeeze")(tx, tt).flatten().numpy(), rtol=1e-4
+        )
     assert got.shape == (2,)
     assert got.min() > 0
     assert lpips(truth[0], truth[0], net="squeeze") == 0.0

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from restore import plots
-from restore.plots import deviation_map, difference_map, grid, sheet
+from restore.plots import deviation_map, difference_map, grid, maps, sheet
 
 few = settings(max_examples=30, deadline=None)
 
@@ -179,7 +178,7 @@ def test_colours_are_the_known_maps(name):
     table = cv2.applyColorMap(
         np.arange(256, dtype=np.uint8)[:, None], getattr(cv2, f"COLORMAP_{name.upper()}")
     )
-    got = plots._colours(np.linspace(0, 1, 256)[:, None], name)
+    got = maps._colours(np.linspace(0, 1, 256)[:, None], name)
     assert np.abs(got[:, 0].astype(int) - table[:, 0, ::-1]).max() <= 5
     luma = got[:, 0] @ np.array([0.299, 0.587, 0.114])
     assert (np.diff(luma) > -0.5).all()
@@ -189,7 +188,7 @@ def test_deviation_is_the_standard_deviation():
     rng = np.random.default_rng(0)
     draws = np.clip(rng.normal(0.5, 0.1, (12, 9, 8, 3)), 0, 1)
     deviation = 255 * np.sqrt(draws.var(axis=0, ddof=1).mean(-1))
-    want = plots._colours(deviation / 50, "magma")
+    want = maps._colours(deviation / 50, "magma")
     got = np.asarray(deviation_map(draws, maximum=50, colorbar=False)).astype(int)
     assert np.abs(got - want).max() <= 1
     tensors = torch.from_numpy(draws).permute(0, 3, 1, 2)
@@ -221,7 +220,7 @@ def test_difference_by_hand():
 @few
 @given(largest=st.floats(1e-4, 300), maximum=st.one_of(st.none(), st.floats(1e-3, 300)))
 def test_scales_are_round_and_reach(largest, maximum):
-    top, step = plots._scale(largest, maximum)
+    top, step = maps._scale(largest, maximum)
     assert top == maximum if maximum else largest <= top * (1 + 1e-9) <= 1.3 * largest
     assert 3.9 < top / step < 11
     assert float(f"{step:.0e}") == pytest.approx(step)
@@ -256,3 +255,15 @@ def test_maps_refuse():
         difference_map(np.zeros((8, 8)), np.zeros((8, 8)), colormap="jet")
     with pytest.raises(ValueError, match="maximum is -1"):
         difference_map(np.zeros((8, 8)), np.zeros((8, 8)), maximum=-1)
+
+
+@pytest.mark.parametrize("width", [16, 40, 96, 200])
+def test_titles_are_broken_and_never_cut(width):
+    from restore.plots.lettering import font_for, title_lines
+
+    title = "diffpir:steps=50,zeta=1.0,iterations=100\n28.84 dB / 0.805 of_a_picture_with_a_long_name.png"
+    lines = [text for text, _ in title_lines(title, 12, width)]
+    assert "".join(lines).replace(" ", "") == "".join(title.split())
+    assert all(font_for(12, text).getlength(text) <= width for text in lines)
+    if width >= 96:  # There is room to end at signs, not within words.
+        assert all(text[-1] in ":,=_/.-" or f"{text} " in f"{title} ".replace("\n", " ") for text in lines)

@@ -186,7 +186,7 @@ def test_options_of_methods():
     one, other = (method_contender(f"ddrm:eta={eta}").draw(problem, 2, 2, 0) for eta in ("0.85", "0.1"))
     assert torch.equal(one, method_contender("ddrm").draw(problem, 2, 2, 0))
     assert not torch.equal(one, other)
-    with pytest.raises(ValueError, match="name=value"):
+    with pytest.raises(ValueError, match="option=value"):
         method_contender("dps:0.5")
     with pytest.raises(TypeError, match="no option 'beta'"):
         method_contender("dps:beta=1")

@@ -174,3 +174,22 @@ def test_a_network_of_classes_without_labels_is_refused_before_its_first_call():
     restore.solve(y, mask, "ddnm", prior=prior.with_labels([1, 3]), **FAST)
     restore.sample(prior, (2, 3, 8, 8), class_labels=2, **FAST)
     assert calls
+
+
+@pytest.mark.parametrize("run", ["solve", "sample"])
+def test_more_steps_than_there_are_levels_are_warned_of_once(run):
+    prior = Prior(small_prior().network, Schedule.linear(4))
+    y, mask = torch.ones(1, 3, 9, 12), restore.Mask(torch.ones(9, 12))
+
+    def take(steps):
+        options = {"steps": steps, "seed": 0, "progress": False}
+        if run == "sample":
+            restore.sample(prior, (1, 3, 9, 12), **options)
+        else:
+            restore.solve(y, mask, "ddnm", prior=prior, **options)
+
+    assert said(lambda: [take(n) for n in (3, 4)]) == []
+    messages = said(lambda: [take(n) for n in (5, 5)])
+    assert len(messages) == 1
+    assert "trained at 4 levels of noise, and steps=5 asks for more" in messages[0]
+    assert "Take at most 4" in messages[0]

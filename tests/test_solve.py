@@ -1,5 +1,6 @@
 import itertools
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from restore.methods import DPS, REGISTRY, RePaint, SDEdit, as_method
 from restore.prior import Prior
 from restore.samplers import DDIM, DDPM, DPMSolver
 from restore.schedule import Schedule
+from restore.solve.ranges import in_range_of
 
 restore_solve = __import__("sys").modules["restore.solve"]  # the module; `restore.solve` is the function
 MASK = Mask(torch.tensor([[1, 0, 1, 1], [1, 1, 0, 1], [0, 1, 1, 1]]).bool())
@@ -188,7 +190,7 @@ def test_a_picture_in_the_range_of_the_prior_fits_its_measurement(operator, valu
         physics, target, noise = problem.operator, problem.y, problem.noise
     else:
         prior = PixelPrior(value_range=value_range)
-        target, physics, noise = restore_solve._in_range_of(prior, y, operator, torch.zeros(2), (3, 3, 4))
+        target, physics, noise = in_range_of(prior, y, operator, torch.zeros(2), (3, 3, 4))
     torch.testing.assert_close(physics(low + (high - low) * x), target, rtol=1e-4, atol=1e-5)
     assert noise.tolist() == [0, 0]
 
@@ -737,3 +739,60 @@ def test_sampling_refuses_what_makes_no_picture(options, message):
     options = {"prior": PixelPrior(), "shape": (1, 3, 4, 4), "steps": 2, "progress": False, **options}
     with pytest.raises(ValueError, match=message):
         restore.sample(**options)
+
+
+def test_negative_counts_are_refused_before_the_first_call():
+    prior = PixelPrior(channels=1)
+    y = torch.rand(1, 3, 4)
+    y[0, 0, :2] = torch.tensor([-0.5, -0.25])
+    y[0, 2, 0] = -0.125
+    noise = restore.PoissonNoise(50.0)
+    with pytest.raises(
+        ValueError, match=r"3 of the 12 values of y are negative, the smallest -0\.5.*y\.clip\(0\)"
+    ):
+        solve(y, noise=noise, prior=prior)
+    assert prior.calls == 0
+    # What lies in the holes of a mask was not counted.
+    assert solve(y, Mask(y[0] >= 0), noise=noise, prior=prior).shape == y.shape
+    assert solve(y.clip(0), noise=noise, prior=prior).shape == y.shape
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "words"),
+    [
+        ({"callback": "print"}, TypeError, "callback is a str; expected a function"),
+        ({"device": 1.5}, ValueError, "device is 'cpu'.*not 1.5"),
+        ({"stepz": 3}, TypeError, "no argument 'stepz': did you mean 'steps'"),
+        ({"method": "auto", "sed": 3, "steps": None}, TypeError, "no argument 'sed': did you mean 'seed'"),
+        (
+            {"noise": 25},
+            ValueError,
+            "noise is 25, where white is 1 and y goes no further than 0.9.*divide by 255",
+        ),
+    ],
+)
+def test_mistakes_are_told_before_the_first_call(change, kind, words):
+    prior = PixelPrior(bounded=True, channels=1)
+    with pytest.raises(kind, match=words):
+        solve(torch.full((1, 3, 4), 0.9), prior=prior, **change)
+    assert prior.calls == 0
+
+
+def test_noise_of_floats_for_whole_numbers_is_warned_of():
+    y = np.full((3, 4), 128, np.uint8)
+    with pytest.warns(UserWarning, match=r"0\.02 of 255, less than rounding .* give 5\.1") as said:
+        solve(y, noise=0.02)
+    assert len(said) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for noise in (0, 1.0, 5.1):
+            solve(y, noise=noise)
+        solve(y / 255, noise=0.02)
+
+
+@pytest.mark.parametrize("shape", [4, (3, 16, 16), (1, 3, 16.0, 16), (0, 3, 16, 16)])
+def test_the_shape_of_samples_is_four_whole_numbers(shape):
+    prior = PixelPrior()
+    with pytest.raises(ValueError, match=r"shape is .number, channels, height, width.*not"):
+        restore.sample(prior, shape, steps=2, progress=False)
+    assert prior.calls == 0

@@ -13,7 +13,7 @@ from skimage import data
 from skimage.transform import resize
 
 import restore
-from operators import Blur, Downsample, Grayscale, box_mask, gaussian_kernel
+from operators import Blur, Downsample, GaussianNoise, Grayscale, box_mask, gaussian_kernel
 from restore import tasks
 from restore.metrics import psnr
 from restore.prior import Prior
@@ -145,9 +145,9 @@ def test_enlarging_agrees_with_the_small_picture(prior, photograph):
 
 
 def test_large_pictures_are_put_together_from_patches(prior, photograph, monkeypatch):
-    monkeypatch.setattr(tasks, "PIXELS_AT_ONCE", 1000)
-    monkeypatch.setattr(tasks, "PATCH", 64)
-    monkeypatch.setattr(tasks, "MARGIN", 16)
+    monkeypatch.setattr("restore.tasks.enlarging.PIXELS_AT_ONCE", 1000)
+    monkeypatch.setattr("restore.tasks.windows.PATCH", 64)
+    monkeypatch.setattr("restore.tasks.windows.MARGIN", 16)
     small = photograph[:40, :30]
     large = restore.super_resolve(small, 2, prior=prior, samples=2, **FAST)
     assert large.shape == (2, 80, 60, 3)
@@ -251,3 +251,71 @@ def test_photon_noise_is_for_solve(photograph):
     ):
         with pytest.raises(TypeError, match=r"for photon noise, use restore\.solve"):
             repair(restore.PoissonNoise(30.0))
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "words"),
+    [
+        (
+            lambda x, **o: restore.inpaint(x, "mask.png", **o),
+            TypeError,
+            "'mask.png': read it with .*mask_from_image",
+        ),
+        (lambda x, **o: restore.inpaint(x, None, **o), TypeError, "the mask is None; expected"),
+        (
+            lambda x, **o: restore.inpaint(x, x[..., 0] > 9, samples=0, **o),
+            ValueError,
+            "samples must be .* not 0",
+        ),
+        (
+            lambda x, **o: restore.inpaint(x, x[..., 0] > 9, samples="2", **o),
+            ValueError,
+            "samples must be .* not '2'",
+        ),
+        (lambda x, **o: restore.super_resolve(x, "2", **o), ValueError, "at least 2, not '2'"),
+        (lambda x, **o: restore.super_resolve(x, None, **o), ValueError, "at least 2, not None"),
+        (lambda x, **o: restore.super_resolve(x, 2.5, **o), ValueError, "at least 2, not 2.5"),
+        (
+            lambda x, **o: restore.super_resolve(x, 2, noise="x", **o),
+            TypeError,
+            "standard deviation.*not 'x'",
+        ),
+        (
+            lambda x, **o: restore.super_resolve(x, 2, noise=None, **o),
+            TypeError,
+            "standard deviation.*not None",
+        ),
+        (
+            lambda x, **o: restore.deblur(x, np.ones((1, 1)), noise="x", **o),
+            TypeError,
+            "standard deviation.*not 'x'",
+        ),
+        (
+            lambda x, **o: restore.deblur(x, "motion", **o),
+            TypeError,
+            "the kernel is a str, 'motion'; expected",
+        ),
+        (lambda x, **o: restore.deblur(x, 3.0, **o), ValueError, r"kernel has shape \(\); expected"),
+        (
+            lambda x, **o: restore.deblur(x, np.ones((3, 3, 3)), **o),
+            ValueError,
+            r"kernel has shape \(3, 3, 3\)",
+        ),
+        (
+            lambda x, **o: restore.colorize(x, working_size=0, **o),
+            ValueError,
+            "working_size must be .* not 0",
+        ),
+        (lambda x, **o: restore.colorize(x, device="gpu", **o), ValueError, "device is 'cpu'.*not 'gpu'"),
+    ],
+)
+def test_mistakes_are_told_before_the_first_call(prior, monkeypatch, call, kind, words):
+    monkeypatch.setattr(prior.network, "forward", lambda *_, **__: pytest.fail("asked the network"))
+    with pytest.raises(kind, match=words):
+        call(np.arange(12 * 16 * 3, dtype=np.uint8).reshape(12, 16, 3), prior=prior, **FAST)
+
+
+def test_noise_may_be_given_as_an_operator_gives_it(prior, photograph):
+    small = photograph[:16, :16]
+    noisy = [restore.super_resolve(small, 2, noise=n, prior=prior, **FAST) for n in (8.0, GaussianNoise(8.0))]
+    np.testing.assert_array_equal(*noisy)

@@ -97,13 +97,7 @@ def parse(text: str | Method) -> Spec:
     """
     if isinstance(text, Method):
         return Spec(text.name, method=text)
-    name, _, given = text.partition(":")
-    options: dict[str, Any] = {}
-    for item in filter(None, given.split(",")):
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise ValueError(f"{text!r}: {item!r} is not of the form option=value")
-        options[key.strip()] = _value(value)
+    name, options = name_and_options(text)
     known = ["default", "classical", ONE_CALL, "auto", *REGISTRY, *CLASSICAL, *PEERS]
     if name not in known:
         raise ValueError(f"unknown method {name!r}; known are {', '.join(known)}")
@@ -118,6 +112,28 @@ def parse(text: str | Method) -> Spec:
             f"{name} has no option {unknown[0]!r}; its options are {', '.join(able) or 'none at all'}"
         )
     return Spec(name, options)
+
+
+def name_and_options(text: str) -> tuple[str, dict[str, Any]]:
+    """The name and the options of what is written ``"name:option=value,option=value"``; words need no quotation marks.
+
+    Raises:
+        ValueError: If an option has no value.
+
+    Example:
+        >>> name_and_options("tds:particles=64,twist=mmps")
+        ('tds', {'particles': 64, 'twist': 'mmps'})
+    """
+    name, _, given = text.partition(":")
+    options: dict[str, Any] = {}
+    for item in filter(None, given.split(",")):
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise ValueError(
+                f"{text!r}: {item!r} is not of the form option=value, as in tds:particles=64,twist=mmps"
+            )
+        options[key.strip()] = _value(value)
+    return name, options
 
 
 def contenders(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ import numpy as np
 from restore.benchmark.standard import TASKS, Measurement, Task
 from restore.images import read_image, write_image
 from restore.plots import sheet
+from restore.plots.lettering import LEGIBLE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,7 @@ class Run:
         size: Side of the picture, in pixels.
         samples: How many draws were averaged.
         seed: Seed of the benchmark.
+        code: Version and fingerprint of the code that ran; see :func:`restore.benchmark.runs.code_version`.
     """
 
     picture: str
@@ -43,6 +46,7 @@ class Run:
     size: int
     samples: int
     seed: int
+    code: str
 
     @property
     def file(self) -> Path:
@@ -62,7 +66,7 @@ class Result(Run):
     """How good a restored picture is.
 
     Attributes:
-        psnr: In dB, clipped to [0, 1].
+        psnr: In dB, clipped to [0, 1]; infinite where the picture is exactly the truth.
         ssim: As :func:`restore.metrics.ssim` has it.
         lpips: With AlexNet, where its weights are on this machine.
         misfit: Root mean square of ``y - A x``: in standard deviations of the noise; in grey levels (of 255) where
@@ -180,7 +184,7 @@ def markdown(results: Sequence[Result]) -> str:
             [
                 TASKS[first.task].title,
                 name,
-                f"{np.mean([r.psnr for r in group]):.2f}",
+                _mean_psnr([r.psnr for r in group]),
                 f"{np.mean([r.ssim for r in group]):.3f}",
                 *([f"{np.mean(known):.3f}" if known else ""] if perceptual else []),
                 f"{np.mean([r.misfit for r in group]):.2f}",
@@ -190,6 +194,15 @@ def markdown(results: Sequence[Result]) -> str:
             ]
         )
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _mean_psnr(values: Sequence[float]) -> str:
+    """The mean in dB; pictures that came back exactly are infinitely good, and counted beside it."""
+    rest = [value for value in values if value != math.inf]
+    exact = len(values) - len(rest)
+    if not rest:
+        return "exact"
+    return f"{np.mean(rest):.2f}" + (f" ({exact} exact)" if exact else "")
 
 
 def write_sheet(
@@ -212,6 +225,7 @@ def write_sheet(
         cells += [measurement.truth, measurement.y.clamp(0, 1), *(read_image(place / r.file) for r in shown)]
         titles += [f"truth\n{name}", f"measurement\n{task.title}"]
         titles += [f"{r.title}\n{r.psnr:.2f} dB / {r.ssim:.3f}" for r in shown]
-    height = max(m.truth.shape[-1] for m in measurements.values())
+    side = max(m.truth.shape[-1] for m in measurements.values())
+    height = side * math.ceil(LEGIBLE / side)  # Small pictures by whole factors, so that captions have room.
     (place / "sheets").mkdir(parents=True, exist_ok=True)
     write_image(place / "sheets" / f"{task.name}.png", sheet(cells, titles, columns=columns, height=height))

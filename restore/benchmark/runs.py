@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import operators
+import restore
 from restore.benchmark import report
 from restore.benchmark.contenders import Contender, CountedPrior, Resources, contenders, parse
 from restore.benchmark.report import Ledger, Result, Run
@@ -24,6 +26,7 @@ from restore.images import read_image, to_batch, write_image
 from restore.methods import Method
 from restore.metrics import data_misfit, lpips, lpips_available, psnr, ssim
 from restore.prior import BasePrior, Prior
+from restore.solve.parts import device_for
 
 #: How many pictures a sheet shows.
 SHOWN = 8
@@ -95,10 +98,15 @@ def pictures(
         path.relative_to(root).as_posix() if path != root else path.name: centre(path, size)
         for path in find_images(root)[:limit]
     }
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place = None if output is None else Path(output).expanduser()
+    if place is not None and place.exists() and not place.is_dir():
+        raise NotADirectoryError(
+            f"the output {str(place)!r} is a file; expected a folder, or a new name for one"
+        )
+    where = device_for(device, "photo" if isinstance(prior, BasePrior) else prior, torch.empty(0))
     loaded = prior if isinstance(prior, BasePrior) else load_prior(prior)
     counted = CountedPrior.of(loaded)
-    identity = fingerprint(loaded)
+    identity, code = fingerprint(loaded), code_version()
     resources = Resources(counted, samples, tuple(calls), where)
     first, first_truth = next(iter(truths.items()))
     plan = []
@@ -108,7 +116,6 @@ def pictures(
         if progress and left_out:
             print("left out:", "; ".join(left_out), file=sys.stderr)
 
-    place = None if output is None else Path(output).expanduser()
     ledger = Ledger(None if place is None else place / "results.csv")
     results: list[Result] = []
     with _bar(len(truths) * sum(len(able) for _, able in plan), progress) as bar:
@@ -128,6 +135,7 @@ def pictures(
                         size=size,
                         samples=contender.samples,
                         seed=seed,
+                        code=code,
                     )
                     of_task.append(_result(run, contender, measurement, counted, ledger, place))
                     bar.update()
@@ -210,6 +218,21 @@ def fingerprint(prior: BasePrior) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return f"{prior.name}-{digest.hexdigest()[:8]}"
+
+
+def code_version() -> str:
+    """The package's version, and eight digits that change with any of its source files, the operators' included.
+
+    Example:
+        >>> code_version().startswith(restore.__version__)
+        True
+    """
+    digest = hashlib.sha256()
+    for package in (operators, restore):
+        root = Path(package.__path__[0])
+        for path in sorted(root.rglob("*.py")):
+            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return f"{restore.__version__}-{digest.hexdigest()[:8]}"
 
 
 def _bar(total: int, progress: bool) -> Any:

@@ -202,3 +202,15 @@ class TestGrayscale:
     def test_refusals(self, make, match):
         with pytest.raises(ValueError, match=match):
             make()
+
+
+def test_paths_are_told_apart_from_masks(tmp_path):
+    with pytest.raises(TypeError, match=r"path, 'hole.png': use Mask.from_hole_image"):
+        Mask("hole.png")
+    (tmp_path / "text.png").write_text("hello")
+    with pytest.raises(ValueError, match=r"text.png' is not a picture that PIL can read"):
+        Mask.from_hole_image(tmp_path / "text.png")
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        Mask.from_hole_image(tmp_path / "none.png")
+    with pytest.raises(IsADirectoryError, match="is a folder; expected the file"):
+        Mask.from_hole_image(tmp_path)

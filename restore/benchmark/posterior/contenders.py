@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from restore.benchmark.contenders import name_and_options
 from restore.benchmark.posterior.problems import KnownProblem
 from restore.methods import as_method
 from restore.solve import solve, suited
@@ -44,13 +44,7 @@ def method_contender(text: str) -> Contender:
         >>> method_contender("dps:zeta=0.5").name
         'dps:zeta=0.5'
     """
-    name, _, rest = text.partition(":")
-    options = {}
-    for option in filter(None, rest.split(",")):
-        key, equals, value = option.partition("=")
-        if not equals:
-            raise ValueError(f"an option is written name=value, as in tds:particles=64; got {option!r}")
-        options[key.strip()] = _value(value.strip())
+    name, options = name_and_options(text)
     method = as_method(name, **options)
 
     def lacking(problem: KnownProblem) -> str:
@@ -72,10 +66,3 @@ def method_contender(text: str) -> Contender:
         return drawn
 
     return Contender(text, method.default_steps, lacking, draw)
-
-
-def _value(text: str) -> object:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
