@@ -16,6 +16,7 @@ from restore.methods.daps import DAPS
 from restore.methods.ddnm import DDNM
 from restore.methods.ddrm import DDRM
 from restore.methods.diffpir import DiffPIR
+from restore.methods.dpir import DPIR
 from restore.methods.dps import DPS
 from restore.methods.mcg import MCG
 from restore.methods.mmps import MMPS
@@ -28,13 +29,14 @@ from restore.methods.tmpd import TMPD
 
 REGISTRY: dict[str, type[Method]] = {
     cls.name: cls
-    for cls in (SDEdit, RePaint, MCG, DPS, PiGDM, TMPD, MMPS, TDS, DDNM, DDRM, DiffPIR, DAPS, REDDiff)
+    for cls in (SDEdit, RePaint, MCG, DPS, PiGDM, TMPD, MMPS, TDS, DDNM, DDRM, DiffPIR, DPIR, DAPS, REDDiff)
 }
 
 __all__ = [
     "DAPS",
     "DDNM",
     "DDRM",
+    "DPIR",
     "DPS",
     "MCG",
     "MMPS",
