@@ -103,8 +103,8 @@ def from_batch(number, action):
     """Something happens when a batch of that number (from 0) is asked for: ``action(batch) -> batch``."""
     plain, asked = Crops.batch, iter(range(10**9))
 
-    def batch(self, count, generator):
-        x = plain(self, count, generator)
+    def batch(self, *asked_for):
+        x = plain(self, *asked_for)
         return action(x) if next(asked) >= number else x
 
     Crops.batch = batch
@@ -895,8 +895,8 @@ rng = np.random.default_rng(0)
 crops = Crops.from_arrays([rng.integers(0, 256, (40, 40, 3), dtype=np.uint8) for _ in range(3)], 16)
 seen, plain = [], crops.batch
 
-def batch(count, generator):
-    x = plain(count, generator)
+def batch(*asked_for):
+    x = plain(*asked_for)
     seen.append(x.contiguous().numpy().tobytes())
     return x
 
