@@ -3,9 +3,9 @@
 Opaque leaves fall on the picture, each at a uniform place and with a radius of density ``r^-3``, until nothing else is
 seen. That law alone is scale-invariant, and gives the statistics of photographs: a power spectrum near ``f^-2`` and
 contrasts with heavy tails (*Occlusion Models for Natural Images: A Statistical Study of a Scale-Invariant Dead Leaves
-Model*, 2001, doi 10.1023/A:1011109015675). Networks that were trained on such pictures repair photographs nearly as
-well as those that were trained on photographs, and are better at fine texture (*Synthetic Images as a Regularity Prior
-for Image Restoration Neural Networks*, 2021; *Fully Synthetic Training for Image Restoration Tasks*, 2023).
+Model*, 2001, doi 10.1023/A:1011109015675). Networks that were trained on such pictures alone repair photographs nearly
+as well as those that were trained on photographs (*Synthetic Images as a Regularity Prior for Image Restoration Neural
+Networks*, 2021; *Fully Synthetic Training for Image Restoration Tasks*, 2023).
 
 Here leaves are discs, ellipses, polygons and lobed shapes, flat, shaded, or with a texture. Every picture has its own
 colours, its own smallest leaf, and a lens: what lies below may be out of focus, and no edge is sharper than a pixel.
