@@ -4,7 +4,9 @@
     python examples/inpaint.py img.png mask.png --prior my-prior
 
 The options below are the recipe of the photo prior (see restore/priors/photo/README.md); what is given on the
-command line comes after them and overrides them. An interrupted training goes on with --resume. Several GPUs:
+command line comes after them and overrides them: --dead-leaves 0.1 mixes in synthetic pictures, --per-octave 2 keeps
+the photographs at more sizes, --crop 64,96,128 takes crops of several sides in turn. An interrupted training goes on
+with --resume. Several GPUs:
 
     torchrun --nproc_per_node 4 examples/train_prior.py PHOTOS -o my-prior
 """

@@ -221,7 +221,8 @@ def training_options(parser: argparse.ArgumentParser) -> None:
         if isinstance(option.default, bool):
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
         else:
-            parser.add_argument(flag, type=type(option.default), default=None, help=text)
+            kind = str if "str" in str(option.type) else type(option.default)
+            parser.add_argument(flag, type=kind, default=None, help=text)
 
 
 def _attributes(docstring: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ never waits. The photographs of a few thousand files take well under a gigabyte.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from restore.deadleaves import dead_leaves as dead_leaves_picture
+from restore.randomness import stream_seed
+
+LEAVES_SIDE = 256  # Of dead-leaves pictures, in pixels; larger for crops of more than half of it.
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"})
 
 
@@ -76,11 +81,16 @@ class Crops:
 
     Args:
         paths: Picture files.
-        size: Side of the square crops, in pixels.
+        size: Side of the square crops, in pixels; or several sides, for :meth:`batch` to choose from.
         channels: 3 for colour, 1 for grey.
         device: Where the pictures are held.
         flip: Mirror half of the crops.
         scales: How many times a picture may be halved (0: full size only).
+        per_octave: At how many sizes a picture is kept per halving: 2 adds those between, at factors of 1.41.
+        dead_leaves: Share of the crops that come from dead-leaves pictures (:mod:`restore.deadleaves`) in the
+            colours of the photographs, below 1. As many are made as have that share of the photographs' pixels.
+        seed: Seed of the dead leaves.
+        progress: Show a bar while they are made.
 
     Raises:
         ValueError: If no picture is at least ``size`` pixels high and wide, or a file is damaged.
@@ -94,26 +104,32 @@ class Crops:
     def __init__(
         self,
         paths: Sequence[Path],
-        size: int = 64,
+        size: int | Sequence[int] = 64,
         *,
         channels: int = 3,
         device: str | torch.device = "cpu",
         flip: bool = True,
         scales: int = 2,
+        per_octave: int = 1,
+        dead_leaves: float = 0.0,
+        seed: int = 0,
+        progress: bool = False,
     ) -> None:
+        sides = (size,) if isinstance(size, int) else tuple(size)
         if not paths:
             raise ValueError(
                 "no pictures to train on: all that were found are held out for validation, or there were none"
             )
         with ThreadPoolExecutor() as pool:  # Decoding releases the interpreter lock.
-            pyramids = list(pool.map(lambda p: _pyramid(p, size, channels, scales), paths))
+            pyramids = list(pool.map(lambda p: _pyramid(p, min(sides), channels, scales, per_octave), paths))
         images = [image for pyramid in pyramids for image in pyramid]
-        if not images:
+        if not any(min(image.shape[:2]) >= max(sides) for image in images):
             raise ValueError(
-                f"none of the {len(paths)} pictures is at least {size} pixels high and wide: "
+                f"none of the {len(paths)} pictures is at least {max(sides)} pixels high and wide: "
                 f"use larger pictures or smaller crops"
             )
-        self._fill(images, size, device, flip)
+        leaves = _leaves(images, dead_leaves, max(LEAVES_SIDE, 2 * max(sides)), seed, progress)
+        self._fill(images + leaves, sides, device, flip, dead_leaves, len(leaves))
 
     @classmethod
     def from_arrays(
@@ -129,11 +145,19 @@ class Crops:
         if len({image.shape[2] for image in images}) != 1:
             raise ValueError("expected at least one array, all with the same number of channels")
         crops = cls.__new__(cls)
-        crops._fill(list(images), size, device, flip)
+        crops._fill(list(images), (size,), device, flip)
         return crops
 
-    def _fill(self, images: list[np.ndarray], size: int, device: str | torch.device, flip: bool) -> None:
-        self.size, self.flip, self.device = size, flip, torch.device(device)
+    def _fill(
+        self,
+        images: list[np.ndarray],
+        sides: tuple[int, ...],
+        device: str | torch.device,
+        flip: bool,
+        share: float = 0.0,
+        synthetic: int = 0,
+    ) -> None:
+        self.size, self.sides, self.flip, self.device = sides[0], sides, flip, torch.device(device)
         self.channels = images[0].shape[2]
         self.count = len(images)
         shapes = torch.tensor([image.shape[:2] for image in images])
@@ -144,28 +168,37 @@ class Crops:
         self._starts = (torch.cumsum(areas, 0) - areas).mul(self.channels).to(device)
         self._shapes = shapes.to(device)
         # Which picture: a uniform number against these edges. float64, since small pictures have small shares.
-        shares = areas.double().sqrt()
-        self._edges = torch.cumsum(shares / shares.sum(), 0).to(device)
+        self._drawn = {}
+        for side in sides:
+            (large,) = (shapes >= side).all(1).nonzero(as_tuple=True)
+            shares = areas[large].double().sqrt()
+            if synthetic:  # They are the last, and all large enough.
+                shares[:-synthetic] *= (1 - share) / shares[:-synthetic].sum()
+                shares[-synthetic:] *= share / shares[-synthetic:].sum()
+            self._drawn[side] = large.to(device), torch.cumsum(shares / shares.sum(), 0).to(device)
 
     def __len__(self) -> int:
         return self.count
 
-    def batch(self, count: int, generator: torch.Generator) -> Tensor:
+    def batch(self, count: int, generator: torch.Generator, size: int | None = None) -> Tensor:
         """Random crops.
 
         Args:
             count: How many.
             generator: Decides which; on the device of the pictures.
+            size: Their side, one of ``sides``; by default the first.
 
         Returns:
             ``(count, C, size, size)`` float32 in [-1, 1] on the device.
         """
+        size = size or self.size
         u = torch.rand(4, count, device=self.device, generator=generator, dtype=torch.float64)
-        which = torch.searchsorted(self._edges, u[0]).clamp_(max=self.count - 1)
+        large, edges = self._drawn[size]
+        which = large[torch.searchsorted(edges, u[0]).clamp_(max=len(large) - 1)]
         height, width = self._shapes[which].unbind(1)
-        top = (u[1] * (height - self.size + 1)).long()
-        left = (u[2] * (width - self.size + 1)).long()
-        line = torch.arange(self.size, device=self.device)
+        top = (u[1] * (height - size + 1)).long()
+        left = (u[2] * (width - size + 1)).long()
+        line = torch.arange(size, device=self.device)
         rows = top[:, None] + line
         columns = left[:, None] + line
         if self.flip:
@@ -177,7 +210,28 @@ class Crops:
         return crops.float().div_(127.5).sub_(1)
 
 
-def _pyramid(path: Path, size: int, channels: int, scales: int) -> list[np.ndarray]:
+def _leaves(
+    images: Sequence[np.ndarray], share: float, side: int, seed: int, progress: bool
+) -> list[np.ndarray]:
+    """Dead-leaves pictures in the colours of pictures, with ``share`` times as many pixels as those have."""
+    if not 0 <= share < 1:
+        raise ValueError(f"dead_leaves is a share of the crops, from 0 to below 1, not {share}")
+    from PIL import Image
+    from tqdm import tqdm
+
+    channels = images[0].shape[2]
+    count = math.ceil(share * sum(image.shape[0] * image.shape[1] for image in images) / side**2)
+    made = []
+    for number in tqdm(range(count), desc="dead leaves", disable=not progress or not count):
+        own = stream_seed(seed, number)
+        colours = images[own % len(images)].reshape(-1, channels)
+        leaves = dead_leaves_picture(side, own, colours=np.repeat(colours, 3 // channels, 1))
+        made.append(leaves if channels == 3 else np.asarray(Image.fromarray(leaves).convert("L"))[..., None])
+    return made
+
+
+def _pyramid(path: Path, size: int, channels: int, scales: int, per_octave: int) -> list[np.ndarray]:
+    """A picture, and its smaller versions as long as a crop fits, as arrays ``(H, W, C)``."""
     from PIL import Image
 
     from restore.images import read_image
@@ -187,12 +241,19 @@ def _pyramid(path: Path, size: int, channels: int, scales: int) -> list[np.ndarr
         pixels = np.rint(
             pixels / 257.0 if pixels.dtype == np.uint16 else np.clip(pixels, 0, 1) * 255.0
         ).astype(np.uint8)
-    image = Image.fromarray(pixels)
+    octave = image = Image.fromarray(pixels)
     levels = []
-    for _ in range(scales + 1):
+    for level in range(scales * per_octave + 1):
+        part = level % per_octave
+        if level and not part:
+            octave = octave.resize((octave.width // 2, octave.height // 2), Image.Resampling.LANCZOS)
+        factor = 2 ** (-part / per_octave)
+        image = octave
+        if part:
+            shape = (round(octave.width * factor), round(octave.height * factor))
+            image = octave.resize(shape, Image.Resampling.LANCZOS)
         if min(image.size) < size:
             break
         pixels = np.asarray(image)
         levels.append(pixels if pixels.ndim == 3 else pixels[..., None])
-        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.LANCZOS)
     return levels

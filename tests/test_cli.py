@@ -136,6 +136,10 @@ def test_every_training_option_has_a_flag_with_a_description(capsys):
     for name in TrainingOptions.__dataclass_fields__:
         assert f"--{name.replace('_', '-')}" in text
     assert "Number of weight updates (default: 100000)" in text
+    args = build_parser().parse_args(
+        ["train", "photos", "-o", "prior", "--dead-leaves", "0.1", "--crop", "64,96", "--per-octave", "2"]
+    )
+    assert (args.dead_leaves, args.crop, args.per_octave) == (0.1, "64,96", 2)
 
 
 def test_train_then_sample_then_repair_with_the_new_prior(pictures, monkeypatch):

@@ -280,6 +280,92 @@ def test_halving_keeps_what_is_where(tmp_path):
     torch.testing.assert_close(kept[16, 2:-2, 1], expected[2:-2], rtol=0, atol=1.0)
 
 
+@pytest.mark.parametrize(
+    ("per_octave", "sides"), [(2, [64, 45, 32, 23, 16]), (3, [64, 51, 40, 32, 25, 20, 16])]
+)
+def test_sizes_between_the_halves(tmp_path, per_octave, sides):
+    """Each is the picture of its octave, resized by PIL; the halves themselves are as without."""
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    path = save(tmp_path / "a.png", pixels)
+    crops, halves = Crops([path], 12, per_octave=per_octave), Crops([path], 12)
+    heights, widths = crops._shapes.unbind(1)
+    assert heights.tolist() == sides
+    assert widths.tolist() == pytest.approx([1.5 * side for side in sides], abs=0.8)
+
+    def level(of, number):
+        start, (height, width) = of._starts[number], of._shapes[number].tolist()
+        return of._pixels[start : start + height * width * 3].reshape(height, width, 3).numpy()
+
+    for octave in range(3):
+        assert np.array_equal(level(crops, octave * per_octave), level(halves, octave))
+    between = level(crops, per_octave + 1)
+    above = Image.fromarray(level(halves, 1))
+    resized = above.resize(between.shape[1::-1], Image.Resampling.LANCZOS)
+    assert np.array_equal(between, np.asarray(resized))
+
+
+# ------------------------------------------------------------------------------------------- several sides
+
+
+def test_crops_of_several_sides_are_windows_of_what_is_large_enough(tmp_path):
+    shapes = [(9, 30), (25, 40), (12, 12)]
+    files = [save(tmp_path / f"{i}.png", located(h, w, i)) for i, (h, w) in enumerate(shapes)]
+    crops = Crops(files, (8, 12, 20), scales=0)
+    for side, large in ((8, {0, 1, 2}), (12, {1, 2}), (20, {1})):
+        batch = crops.batch(200, seeded(side), side)
+        assert batch.shape == (200, 3, side, side)
+        assert {which for which, *_ in places(batch, shapes)} == large
+    assert torch.equal(crops.batch(9, seeded()), Crops(files, 8, scales=0).batch(9, seeded()))
+
+
+def test_the_largest_crop_must_fit(tmp_path):
+    with pytest.raises(ValueError, match="none of the 1 pictures is at least 24 pixels"):
+        Crops([save(tmp_path / "a.png", located(20, 30))], (8, 24))
+
+
+# ------------------------------------------------------------------------------------------- dead leaves
+
+
+def test_a_share_of_the_crops_are_dead_leaves(tmp_path):
+    """In the colours of the photograph, which is red; the photograph itself is flat."""
+    shape, share, count = (300, 400), 0.25, 4000
+    path = save(tmp_path / "red.png", np.full((*shape, 3), (200, 10, 10), np.uint8))
+    for side in (16, 32):
+        crops = Crops([path], (16, 32), scales=0, dead_leaves=share)
+        # A quarter of 300 x 400 pixels is less than one picture of 256 x 256.
+        assert crops._shapes.tolist() == [list(shape), [256, 256]]
+        batch = levels(crops.batch(count, seeded(2), side))
+        photograph = (batch == torch.tensor([200, 10, 10])[:, None, None]).flatten(1).all(1)
+        found = 1 - float(photograph.double().mean())
+        # Some crops of leaves are flat, too: a little fewer than the share, within four deviations otherwise.
+        assert share - 0.06 < found < share + 4 * math.sqrt(share * (1 - share) / count)
+        leaves = batch[~photograph].double()
+        assert leaves[:, 0].mean() > 5 * leaves[:, 1].mean()
+
+
+def test_dead_leaves_follow_their_seed_and_leave_the_photographs(tmp_path):
+    path = save(tmp_path / "a.png", np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8))
+    one, same, other = (Crops([path], 16, dead_leaves=0.1, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(one._pixels, same._pixels)
+    assert not torch.equal(one._pixels, other._pixels)
+    plain = Crops([path], 16)
+    assert torch.equal(one._pixels[: len(plain._pixels)], plain._pixels)
+    assert len(one) == len(plain) + 1
+
+
+def test_grey_dead_leaves(tmp_path):
+    path = save(tmp_path / "a.png", located(40, 40))
+    crops = Crops([path], 16, channels=1, dead_leaves=0.5)
+    assert crops.channels == 1
+    assert crops.batch(4, seeded()).shape == (4, 1, 16, 16)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
+def test_a_share_that_is_none(tmp_path, share):
+    with pytest.raises(ValueError, match="dead_leaves is a share of the crops"):
+        Crops([save(tmp_path / "a.png", located(20, 20))], 8, dead_leaves=share)
+
+
 # ------------------------------------------------------------------------------------------- kinds of files
 
 

@@ -103,8 +103,8 @@ def from_batch(number, action):
     """Something happens when a batch of that number (from 0) is asked for: ``action(batch) -> batch``."""
     plain, asked = Crops.batch, iter(range(10**9))
 
-    def batch(self, count, generator):
-        x = plain(self, count, generator)
+    def batch(self, *asked_for):
+        x = plain(self, *asked_for)
         return action(x) if next(asked) >= number else x
 
     Crops.batch = batch
@@ -368,11 +368,40 @@ def test_the_trainer_uses_the_learning_rate(crops, tmp_path):
         ({"learning_rate": 0.0}, "learning_rate and clip must be above 0"),
         ({"clip": -1.0}, "learning_rate and clip must be above 0"),
         ({"seed": -1}, "seed must be at least 0"),
+        ({"crop": 0}, "crop must be at least 1"),
+        ({"crop": "64-128"}, "several like '64,96,128', not '64-128'"),
+        ({"per_octave": 0}, "per_octave must be at least 1"),
+        ({"dead_leaves": 1.0}, r"dead_leaves must lie in \[0, 1\)"),
+        ({"dead_leaves": -0.1}, r"dead_leaves must lie in \[0, 1\)"),
     ],
 )
 def test_options_that_make_no_sense(options, message):
     with pytest.raises(ValueError, match=message):
         TrainingOptions(**options)
+
+
+# ------------------------------------------------------------------------------------------- crops of several sides
+
+
+def test_sides_of_crops():
+    assert TrainingOptions().sides == (64,)
+    assert TrainingOptions(crop="64,96,128").sides == (64, 96, 128)
+    assert TrainingOptions(crop="64") == TrainingOptions(crop=64)
+
+
+def test_batches_take_turns_among_the_sides_at_an_even_cost(folder, tmp_path):
+    """Each has about as many pixels: 9 crops of 16, 4 of 24, 2 of 32."""
+    seen = []
+    options = {"steps": 5, "batch": 9, "crop": "16,24,32", "validate_every": 0}
+    with from_batch(0, lambda x: seen.append(tuple(x.shape)) or x):
+        restore.train(folder, tmp_path / "out", network=tiny(), **{**SHORT, **options})
+    in_turn = [(9, 3, 16, 16), (4, 3, 24, 24), (2, 3, 32, 32)]
+    assert seen == [*in_turn, *in_turn[:2]]
+
+
+def test_every_side_must_suit_the_network(folder, tmp_path):
+    with pytest.raises(ValueError, match="crops of 18 pixels do not suit the network"):
+        restore.train(folder, tmp_path / "out", network=tiny(), **{**SHORT, "crop": "16,18"})
 
 
 # ------------------------------------------------------------------------------------------- one update
@@ -618,6 +647,24 @@ def test_resuming_with_other_options_is_refused(crops, tmp_path, changes, messag
     assert contents(tmp_path) == before
 
 
+def test_a_state_that_is_older_than_an_option_goes_on_with_its_default(crops, tmp_path, whole):
+    """Trainings that began before there were dead leaves, or sizes between the halves."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    trainer(crops, tmp_path).run(6)
+    with safe_open(tmp_path / STATE, framework="pt") as file:
+        about = json.loads(file.metadata()["restore"])
+    for name in ("dead_leaves", "per_octave"):
+        del about["options"][name]
+    save_file(load_file(tmp_path / STATE), tmp_path / STATE, metadata={"restore": json.dumps(about)})
+    with pytest.raises(ValueError, match=r"per_octave was 1 and is 2, dead_leaves was 0\.0 and is 0\.1"):
+        trainer(crops, tmp_path, resume=True, dead_leaves=0.1, per_octave=2)
+    run = trainer(crops, tmp_path, resume=True)
+    run.run()
+    assert_same(weights(run), whole[0])
+
+
 def test_resuming_another_network_is_refused(crops, tmp_path):
     trainer(crops, tmp_path).run(1)
     with pytest.raises(ValueError, match="the state of another network"):
@@ -821,6 +868,21 @@ def test_train_from_an_interruption(folder, tmp_path, small_default):
     assert entries(tmp_path / "cut") == entries(tmp_path / "whole")
 
 
+def test_train_with_dead_leaves_resumes_exactly(folder, tmp_path, small_default):
+    options = {**SHORT, "dead_leaves": 0.3, "per_octave": 2, "crop": "16,32", "save_every": 1}
+    whole = restore.train(folder, tmp_path / "whole", **options)
+    with from_batch(3, interrupt), pytest.raises(KeyboardInterrupt):
+        restore.train(folder, tmp_path / "cut", **{**options, "validate_every": 0})
+    resumed = restore.train(folder, tmp_path / "cut", resume=True, **{**options, "validate_every": 0})
+    assert_same(resumed.network.state_dict(), whole.network.state_dict())
+    plain = restore.train(folder, tmp_path / "plain", **{**options, "dead_leaves": 0.0})
+    assert any(
+        not torch.equal(v, plain.network.state_dict()[k]) for k, v in whole.network.state_dict().items()
+    )
+    with pytest.raises(ValueError, match=r"dead_leaves was 0\.3 and is 0\.0"):
+        restore.train(folder, tmp_path / "cut", resume=True, **{**options, "dead_leaves": 0.0})
+
+
 def test_train_on_grey_pictures(folder, tmp_path, small_default):
     prior = restore.train(folder, tmp_path / "out", channels=1, **SHORT)
     assert prior.channels == 1
@@ -895,8 +957,8 @@ rng = np.random.default_rng(0)
 crops = Crops.from_arrays([rng.integers(0, 256, (40, 40, 3), dtype=np.uint8) for _ in range(3)], 16)
 seen, plain = [], crops.batch
 
-def batch(count, generator):
-    x = plain(count, generator)
+def batch(*asked_for):
+    x = plain(*asked_for)
     seen.append(x.contiguous().numpy().tobytes())
     return x
 
