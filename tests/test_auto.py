@@ -18,13 +18,16 @@ from operators import (
     Identity,
     Mask,
     PoissonNoise,
+    box_mask,
     gaussian_kernel,
 )
-from restore.methods import MCG, MMPS, REGISTRY, DiffPIR, choose
+from restore.methods import DPIR, MCG, MMPS, REGISTRY, DiffPIR, choose
+from restore.methods.auto import has_wide_hole
 from restore.methods.dps import DPS
 from restore.solve import suited
 
 MASK = Mask(torch.rand(16, 16, generator=torch.Generator().manual_seed(0)) < 0.5)
+WIDE = Mask(box_mask(32, 20))
 
 
 @pytest.mark.parametrize(
@@ -32,12 +35,18 @@ MASK = Mask(torch.rand(16, 16, generator=torch.Generator().manual_seed(0)) < 0.5
     [
         (FromCallable(lambda x: x**2), 768, {}, DPS, 100),
         (MASK, 768, {"gaussian": False}, DPS, 100),
-        (MASK, 768, {"calls": 20}, DPS, 20),
-        (MASK, 768, {}, DiffPIR, 100),
+        (MASK, 768, {"calls": 20}, DPIR, 20),
+        (MASK, 768, {"calls": 20, "draws": 2}, DPS, 20),
+        (MASK, 768, {"draws": 2}, DiffPIR, 100),
+        (MASK, 768, {}, DPIR, 40),
+        (WIDE, 768, {}, DPS, 100),
+        (WIDE, 768, {"draws": 2}, DPS, 100),
         (MASK, 64, {}, MMPS, 100),
         (Grayscale(), 256, {"calls": 20}, DiffPIR, 20),
-        (Blur(gaussian_kernel(1.0, 3), boundary="valid"), 768, {}, DiffPIR, 30),
-        (Downsample(4), 768, {"calls": 200}, DiffPIR, 200),
+        (Blur(gaussian_kernel(1.0, 3), boundary="valid"), 768, {}, DPIR, 20),
+        (Blur(gaussian_kernel(1.0, 3), boundary="valid"), 768, {"draws": 2}, DiffPIR, 30),
+        (Downsample(4), 768, {"calls": 200}, DPIR, 200),
+        (Downsample(4), 768, {"draws": 2}, DiffPIR, 50),
     ],
 )
 def test_the_choice(operator, measured, options, kind, steps):
@@ -45,6 +54,14 @@ def test_the_choice(operator, measured, options, kind, steps):
     assert type(method) is kind
     assert number == steps
     assert not suited(method, operator, noisy=True, poisson=not options.get("gaussian", True))
+
+
+@pytest.mark.parametrize(("side", "wide"), [(16, False), (17, True)])
+def test_a_hole_is_wide_from_8_pixels_to_all_sides(side, wide):
+    """The pixel in the middle of a square of 2 * 8 + 1 has a measured pixel within 9, and none within 8."""
+    mask = torch.ones(1, 1, 64, 64)
+    mask[..., 20 : 20 + side, 30 : 30 + side] = 0
+    assert has_wide_hole(Mask(mask)) == wide
 
 
 def test_no_budget_is_no_budget():

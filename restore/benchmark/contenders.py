@@ -263,7 +263,10 @@ def _methods(spec: Spec, example: Measurement, resources: Resources) -> list[Con
     sampler, wanted = spec.options.get("sampler"), spec.options.get("steps")
     if spec.name == "auto":
         measured = example.y.numel()
-        runs = [choose(example.operator, measured, calls=calls) for calls in resources.calls or (wanted,)]
+        runs = [
+            choose(example.operator, measured, calls=calls, draws=resources.samples)
+            for calls in resources.calls or (wanted,)
+        ]
     else:
         method = spec.method or as_method(spec.name, **options)
         counts = [steps_for(calls, method, example, resources.prior) for calls in resources.calls]
@@ -278,7 +281,11 @@ def _methods(spec: Spec, example: Measurement, resources: Resources) -> list[Con
         if sampler is not None:
             shown["sampler"] = sampler
 
-        def run(measurement: Measurement, method: Method = method, count: int = count) -> Tensor:
+        samples = resources.samples if method.draws else 1
+
+        def run(
+            measurement: Measurement, method: Method = method, count: int = count, samples: int = samples
+        ) -> Tensor:
             draws: Tensor = solve(
                 measurement.y,
                 measurement.operator,
@@ -286,7 +293,7 @@ def _methods(spec: Spec, example: Measurement, resources: Resources) -> list[Con
                 prior=resources.prior,
                 noise=measurement.task.noise,
                 steps=count,
-                samples=resources.samples,
+                samples=samples,
                 sampler=sampler,
                 seed=measurement.seed,
                 device=resources.device,
@@ -295,7 +302,7 @@ def _methods(spec: Spec, example: Measurement, resources: Resources) -> list[Con
             return draws.mean(0)
 
         settings = f"{method!r}, steps={shown['steps']}, sampler={sampler}"
-        made.append(Contender(_label(method.name, shown), settings, run, resources.samples, by_prior=True))
+        made.append(Contender(_label(method.name, shown), settings, run, samples, by_prior=True))
     return made
 
 

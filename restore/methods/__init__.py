@@ -68,6 +68,7 @@ class MethodInfo:
         gradient: Whether every step differentiates through the network.
         steps: Number of steps by default.
         options: Names and default values of its options.
+        draws: Whether its results are draws, which differ with the seed.
         paper: Where it is from.
     """
 
@@ -76,6 +77,7 @@ class MethodInfo:
     gradient: bool
     steps: int
     options: dict[str, Any]
+    draws: bool
     paper: str
 
 
@@ -87,7 +89,7 @@ def table() -> list[MethodInfo]:
         ['sdedit', 'repaint', 'mcg', 'dps']
     """
     return [
-        MethodInfo(c.name, c.needs, c.gradient, c.default_steps, options_of(c), c.reference)
+        MethodInfo(c.name, c.needs, c.gradient, c.default_steps, options_of(c), c.draws, c.reference)
         for c in REGISTRY.values()
     ]
 

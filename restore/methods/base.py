@@ -73,6 +73,7 @@ class Method:
         spacing: How the levels of noise lie; see :meth:`restore.schedule.Schedule.times`.
         takes_sampler: Whether a sampler makes its steps; some methods have a step of their own.
         takes_poisson: Whether the noise may be photon noise.
+        draws: Whether results are draws that differ with the seed; else there is one result.
     """
 
     name: ClassVar[str] = "prior"
@@ -84,6 +85,7 @@ class Method:
     spacing: ClassVar[str] = "uniform"
     takes_sampler: ClassVar[bool] = True
     takes_poisson: ClassVar[bool] = False
+    draws: ClassVar[bool] = True
 
     prior: BasePrior = field(init=False, repr=False, compare=False)
     problem: Problem = field(init=False, repr=False, compare=False)

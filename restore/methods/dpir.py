@@ -36,17 +36,20 @@ class DPIR(Method):
 
     Example:
         >>> DPIR(turns=False)
-        DPIR(lam=0.23, first=0.2, last=0.01, turns=False)
+        DPIR(lam=0.1, first=0.5, last=0.01, turns=False)
     """
 
     name: ClassVar[str] = "dpir"
-    reference: ClassVar[str] = "Plug-and-Play Image Restoration with Deep Denoiser Prior, 2020, arXiv:2008.13751"
+    reference: ClassVar[str] = (
+        "Plug-and-Play Image Restoration with Deep Denoiser Prior, 2020, arXiv:2008.13751"
+    )
     takes_sampler: ClassVar[bool] = False
+    draws: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ("linear",)
     default_steps: ClassVar[int] = 40
 
-    lam: float = 0.23
-    first: float = 0.2
+    lam: float = 0.1
+    first: float = 0.5
     last: float = 0.01
     turns: bool = True
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from operators import GaussianNoise, Mask, Operator, PoissonNoise
 from restore.checkpoint import load_prior
 from restore.images import to_batch
-from restore.methods import as_method, choose, options_of
+from restore.methods import REGISTRY, as_method, choose, options_of
 from restore.methods.base import Method, Problem
 from restore.prior import BasePrior, Prior
 from restore.quality import judge
@@ -115,6 +115,7 @@ def solve(
             f"a function can be used as FromCallable(function)"
         )
     steps = whole_number(steps, "steps") if steps is not None else None
+    count = whole_number(samples, "samples") if samples is not None else 1
     batch, layout = to_batch(y, check_range=False, name="y")
     images = len(batch)
     if isinstance(method, str) and method.lower() == "auto":
@@ -122,14 +123,19 @@ def solve(
             given = ", ".join([*options, *(["sampler"] if sampler is not None else [])])
             raise TypeError(f"method='auto' chooses its settings itself: leave {given} out, or name a method")
         measured = math.prod(batch.shape[1:])
-        method, steps = choose(operator, measured, gaussian=not isinstance(noise, PoissonNoise), calls=steps)
+        gaussian = not isinstance(noise, PoissonNoise)
+        method, steps = choose(operator, measured, gaussian=gaussian, calls=steps, draws=count)
     chosen = as_method(method, **options)
     scheme = None if sampler is None else as_sampler(sampler)
     if scheme is not None and not chosen.takes_sampler:
         raise ValueError(
             f"{chosen.name} has a step of its own and takes no sampler; its options are {options_of(type(chosen))}"
         )
-    count = whole_number(samples, "samples") if samples is not None else 1
+    if count > 1 and not chosen.draws:
+        raise ValueError(
+            f"{chosen.name} has one result and no draws, but samples={count}: leave samples out, or take a method that "
+            f"draws; those are {', '.join(name for name, cls in REGISTRY.items() if cls.draws)}"
+        )
     poisson = noise if isinstance(noise, PoissonNoise) else None
     noise_std = noise_levels(noise, batch, layout)
     check_method(chosen, operator, noise_std, poisson)

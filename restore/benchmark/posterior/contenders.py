@@ -48,6 +48,8 @@ def method_contender(text: str) -> Contender:
     method = as_method(name, **options)
 
     def lacking(problem: KnownProblem) -> str:
+        if not method.draws:
+            return "has one result and no draws"
         missing = suited(method, problem.operator, problem.noise > 0)
         return f"needs {' and '.join(missing)}" if missing else ""
 

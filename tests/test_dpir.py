@@ -1,0 +1,117 @@
+"""DPIR, against its formula written out densely, and its fixed points under a Gaussian prior in closed form."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_guided_methods import CASES, SIZE, bound, measured, prior_of
+from toys import PixelPrior
+
+import restore
+from operators import Identity, Mask
+from restore.analytic import operator_matrix
+from restore.methods import DPIR
+from restore.methods.dpir import turned, turned_back
+
+
+@pytest.mark.parametrize(("operator", "channels"), CASES)
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_a_step_follows_its_formula(operator, channels, noise):
+    prior, t = prior_of(channels), 0.5
+    y = measured(prior, operator, noise)
+    run = bound(DPIR(lam=2.0), prior, operator, y, noise)
+    run.start(t)
+    x = torch.randn(1, channels, *SIZE, generator=torch.Generator().manual_seed(0))
+    alpha, sigma = prior.schedule(t)
+    a = operator_matrix(operator, (channels, *SIZE))
+    rho = max(2.0 * noise**2 * alpha**2 / sigma**2, 1e-10)
+    normal = a.T @ a + rho * torch.eye(x.numel()).double()
+    z = torch.linalg.solve(normal, a.T @ y.double().flatten() + rho * x.double().flatten())
+    expected = prior(alpha * z.reshape(x.shape).float(), t)
+    torch.testing.assert_close(run.step(x, t, 0.4), expected, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("operator", "channels"), CASES)
+def test_without_noise_the_end_is_the_mean_of_the_posterior(operator, channels):
+    """``z - x_hat(z) = nu^2 C^-1 (x - m)``, which at the fixed point lies in the range of ``A^T``, as the mean's."""
+    prior = prior_of(channels)
+    y = measured(prior, operator, 0.0)
+    method = DPIR(turns=False, last=0.005)
+    found = restore.solve(y, operator, method, prior=prior, steps=600, progress=False)[0].double()
+    exact = prior.posterior(y[0], operator, 0.0)
+    error = (found - exact.mean.reshape(found.shape)).square().mean().sqrt()
+    assert error < 0.02 * prior.distribution.covariance.diagonal().mean().sqrt()
+
+
+@pytest.mark.parametrize(("operator", "channels"), CASES)
+def test_with_noise_the_end_is_the_fixed_point(operator, channels):
+    """At ``nu = s_y``: ``A^T (y - A z) = lam (z - x)``, ``x = m + C (C + s_y^2)^-1 (z - m)``."""
+    prior, noise, lam = prior_of(channels), 0.2, 0.5
+    y = measured(prior, operator, noise)
+    run = bound(DPIR(lam=lam, turns=False), prior, operator, y, noise)
+    x = run.start(1.0)
+    for _ in range(300):
+        x = run.step(x, 0.0, 0.0)
+    a = operator_matrix(operator, (channels, *SIZE))
+    mean = prior.distribution.mean.double().flatten()
+    covariance = prior.distribution.covariance.double()
+    blurred = covariance + noise**2 * torch.eye(len(mean)).double()
+    normal = a.T @ a + lam * noise**2 * torch.linalg.inv(blurred)
+    z = torch.linalg.solve(normal, a.T @ (y.double().flatten() - a @ mean))
+    expected = mean + covariance @ torch.linalg.solve(blurred, z)
+    torch.testing.assert_close(x.double().flatten(), expected, atol=2e-3, rtol=0)
+
+
+def test_nothing_is_removed_below_the_noise_of_each_picture():
+    prior = PixelPrior()
+    operator, y = Identity(), torch.rand(3, 3, 8, 8)
+    run = DPIR().bind(
+        prior,
+        restore.methods.Problem(y, operator, torch.tensor([0.0, 0.05, 0.3]), (3, 3, 8, 8), None),
+        None,
+        None,
+    )
+    t = prior.schedule.time_of(0.1)
+    expected = [t, t, prior.schedule.time_of(0.3)]
+    assert run.not_below_noise(t).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_levels_fall_evenly_in_the_logarithm():
+    prior = PixelPrior()
+    problem = restore.methods.Problem(torch.zeros(1), Identity(), torch.zeros(1), (1, 3, 8, 8), None)
+    times = DPIR(first=0.4, last=0.05).bind(prior, problem, None, 4).times()
+    levels = [sigma / alpha for alpha, sigma in map(prior.schedule, times[:-1])]
+    span = prior.value_range[1] - prior.value_range[0]
+    assert levels == pytest.approx([0.4 * span, 0.2 * span, 0.1 * span, 0.05 * span], rel=1e-6)
+    assert times[-1] == 0
+
+
+def test_eight_ways_to_turn_a_picture():
+    x = torch.arange(12.0).reshape(1, 1, 3, 4)
+    ways = [turned(x, way) for way in range(8)]
+    assert len({tuple(way.flatten().tolist()) + tuple(way.shape) for way in ways}) == 8
+    for way, picture in enumerate(ways):
+        assert torch.equal(turned_back(picture, way), x)
+
+
+def test_the_measured_pixels_stay_and_the_seed_does_not_matter():
+    y = torch.rand(1, 3, 12, 20, generator=torch.Generator().manual_seed(0))
+    kept = torch.rand(12, 20, generator=torch.Generator().manual_seed(1)) < 0.4
+    one, other = (restore.solve(y, Mask(kept), "dpir", steps=5, seed=s, progress=False) for s in (0, 1))
+    assert torch.equal(one, other)
+    torch.testing.assert_close(one * kept, y * kept, atol=1e-5, rtol=0)
+
+
+def test_draws_are_refused_before_the_first_call():
+    prior = PixelPrior()
+    with pytest.raises(
+        ValueError, match="dpir has one result and no draws, but samples=3: leave samples out"
+    ):
+        restore.solve(torch.rand(3, 8, 8), Identity(), "dpir", prior=prior, samples=3, progress=False)
+    assert prior.calls == 0
+
+
+@pytest.mark.parametrize("options", [{"lam": 0.0}, {"first": 0.1, "last": 0.2}, {"last": 0.0}])
+def test_options_that_make_no_sense(options):
+    with pytest.raises(ValueError, match="lam must be above 0 and 0 < last <= first"):
+        DPIR(**options)
