@@ -102,7 +102,7 @@ show(
 # Other methods
 # -------------
 #
-# :func:`restore.deblur` uses DiffPIR unless told otherwise. SDEdit starts from a picture that was deblurred without the
+# :func:`restore.deblur` uses DPIR unless told otherwise. SDEdit starts from a picture that was deblurred without the
 # prior, and then forgets the measurement. DPS and MMPS follow gradients through the network, so a step of them costs
 # more; DPS takes one step of steepest descent at every noise level, MMPS a few of conjugate gradients, which a blur
 # needs. A misfit of 1 is what noise alone makes.
@@ -110,7 +110,7 @@ show(
 part = blurred[24:120, 24:120]
 common = {"noise": SIGMA, "steps": 40, "seed": 0, "progress": False}
 results = {
-    "diffpir": restore.deblur(part, kernel, **common),
+    "dpir": restore.deblur(part, kernel, **common),
     "sdedit": restore.deblur(part, kernel, method="sdedit", **common),
     "dps": restore.deblur(part, kernel, method="dps", **common),
     "mmps": restore.deblur(part, kernel, method="mmps", **common),

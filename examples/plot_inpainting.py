@@ -49,8 +49,9 @@ damaged = np.where(mask[..., None], truth, 255)
 # One call
 # --------
 #
-# :func:`restore.inpaint` fills the holes, by the method that ``"auto"`` chooses (DiffPIR) unless told otherwise.
-# ``seed`` makes the result repeatable: another seed is another draw.
+# :func:`restore.inpaint` fills the holes, by the method that ``"auto"`` chooses unless told otherwise: DPIR where
+# holes are narrow; DPS where one is wide, as here, and something has to be invented. ``seed`` makes the result
+# repeatable: another seed is another draw.
 
 filled = restore.inpaint(damaged, mask, seed=0, progress=False)
 
@@ -91,16 +92,16 @@ show({f"{name}\n{hole_psnr(picture):.1f} dB": picture for name, picture in resul
 #
 # :func:`restore.solve` is the general call: a measurement, what made it, and a method with its options. Every method
 # can fill holes. RePaint pastes the measured pixels into every step, and goes up and down again so that the rest comes
-# to agree with them; SDEdit starts half way down, from noise on holes of mid-grey; DPS follows the gradient of the
-# misfit. :doc:`/guide/methods` tells what they cost.
+# to agree with them; SDEdit starts half way down, from noise on holes of mid-grey; DPIR draws nothing: it looks
+# for the one picture that the network leaves as it is, which is smooth where little is known. :doc:`/guide/methods` tells what they cost.
 
 y = truth * mask[..., None]
 common = {"seed": 0, "progress": False}
 results = {
-    "diffpir": filled,
+    "dps, 100 calls": filled,
+    "dpir": restore.solve(y, Mask(mask), "dpir", **common),
     "repaint": restore.solve(y, Mask(mask), "repaint", steps=50, jump=5, resamplings=3, **common),
     "sdedit": restore.solve(y, Mask(mask), "sdedit", steps=100, **common),
-    "dps": restore.solve(y, Mask(mask), "dps", steps=20, **common),
 }
 
 show({f"{name}\n{hole_psnr(picture):.1f} dB": picture for name, picture in results.items()})

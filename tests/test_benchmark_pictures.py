@@ -162,8 +162,8 @@ def test_runs_at_given_numbers_of_calls(folder, prior):
 def test_the_default_is_what_auto_chooses(folder, prior):
     results = pictures(folder, prior, ["default", "auto:steps=4"], ["x4", "blur"], limit=1, **QUICK)
     assert [result.method for result in results] == 2 * [
-        "diffpir:steps=50,zeta=1.0",
-        "diffpir:steps=4,zeta=1.0",
+        "dpir:steps=20",
+        "dpir:steps=4",
     ]
     with pytest.raises(TypeError, match="auto has no option 'zeta'; its options are steps"):
         pictures(folder, prior, ["auto:zeta=1"], ["x4"], **QUICK)

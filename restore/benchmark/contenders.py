@@ -264,7 +264,7 @@ def _methods(spec: Spec, example: Measurement, resources: Resources) -> list[Con
     if spec.name == "auto":
         measured = example.y.numel()
         runs = [
-            choose(example.operator, measured, calls=calls, draws=resources.samples)
+            choose(example.operator, measured, calls=calls, draws=resources.samples > 1)
             for calls in resources.calls or (wanted,)
         ]
     else:

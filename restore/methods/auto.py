@@ -23,7 +23,7 @@ FEW_NUMBERS = 64
 
 
 def choose(
-    operator: Operator, measured: int, *, gaussian: bool = True, calls: int | None = None, draws: int = 1
+    operator: Operator, measured: int, *, gaussian: bool = True, calls: int | None = None, draws: bool = False
 ) -> tuple[Method, int]:
     """A method and its number of steps.
 
@@ -42,7 +42,7 @@ def choose(
         measured: How many numbers the measurement of one picture has.
         gaussian: Whether its noise is Gaussian, or none.
         calls: How many network calls there may be; by default what the method needs to look good.
-        draws: How many draws of every picture are wanted.
+        draws: Whether draws from the posterior are wanted, rather than one picture.
 
     Raises:
         ValueError: If ``calls`` is below 1.
@@ -51,7 +51,7 @@ def choose(
         >>> from operators import Grayscale
         >>> choose(Downsample(4), 64 * 64)
         (DPIR(lam=0.1, first=0.5, last=0.01, turns=True), 20)
-        >>> choose(Downsample(4), 64 * 64, draws=3)
+        >>> choose(Downsample(4), 64 * 64, draws=True)
         (DiffPIR(lam=1.75, zeta=1.0, clip=True), 50)
         >>> choose(Grayscale(), 64 * 64, calls=20)[1]
         20
@@ -63,10 +63,10 @@ def choose(
     if measured <= FEW_NUMBERS:
         return MMPS(), calls or MMPS.default_steps
     if isinstance(operator, Mask):
-        few = draws > 1 and calls is not None and calls < FEW_CALLS
+        few = draws and calls is not None and calls < FEW_CALLS
         if few or has_wide_hole(operator):
             return DPS(), calls or DPS.default_steps
-    if draws == 1 and isinstance(operator, (Mask, Blur, Downsample)):
+    if not draws and isinstance(operator, (Mask, Blur, Downsample)):
         return DPIR(), calls or (40 if isinstance(operator, Mask) else 20)
     usual = 100 if isinstance(operator, Mask) else 50 if operator.has_svd else 30
     return DiffPIR(zeta=1.0), calls or usual

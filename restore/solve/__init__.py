@@ -73,7 +73,7 @@ def solve(
         noise: Standard deviation of the Gaussian noise in ``y``, in the units of ``y`` (of 255, if it is uint8); one
             number, or one per image. Or a ``PoissonNoise``, for the methods that take it.
         steps: Number of downward steps of the schedule; the method's own number by default.
-        samples: Number of draws for each image.
+        samples: Number of draws for each image. ``"auto"`` takes a method that draws only if they are asked for.
         sampler: ``"ddpm"``, ``"ddim"``, ``"dpm++"`` or a sampler; the method's own by default.
         seed: A whole number, or one per image. The same seed gives the same result for an image, whatever batch
             it is in. None takes a new one every time.
@@ -124,7 +124,7 @@ def solve(
             raise TypeError(f"method='auto' chooses its settings itself: leave {given} out, or name a method")
         measured = math.prod(batch.shape[1:])
         gaussian = not isinstance(noise, PoissonNoise)
-        method, steps = choose(operator, measured, gaussian=gaussian, calls=steps, draws=count)
+        method, steps = choose(operator, measured, gaussian=gaussian, calls=steps, draws=samples is not None)
     chosen = as_method(method, **options)
     scheme = None if sampler is None else as_sampler(sampler)
     if scheme is not None and not chosen.takes_sampler:

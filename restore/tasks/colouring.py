@@ -10,9 +10,8 @@ from torch import Tensor
 
 from operators import Grayscale
 from restore.images import to_batch
-from restore.solve import solve
 from restore.solve.checks import whole_number
-from restore.tasks.settings import draws_of
+from restore.tasks.settings import draws_of, solved
 
 #: Colours are found for a picture whose shorter side is about this.
 COLOUR_SIZE = 96
@@ -58,11 +57,10 @@ def colorize(
         )
     working_size = whole_number(working_size, "working_size")
     samples, settings = draws_of(settings, batch, layout)
-    with_samples = {**settings, "samples": samples or 1}
     factor = max(1, round(min(luma.shape[-2:]) / working_size))
     rows, columns = (max(1, round(n / factor)) for n in luma.shape[-2:])
     small = luma if factor == 1 else F.interpolate(luma, (rows, columns), mode="area")
-    found = solve(small, operator, method or "auto", steps=steps, **with_samples).flatten(0, 1)
+    found = solved(small, operator, method, samples, steps=steps, **settings)
     chroma = found - operator(found)
     if factor > 1:
         chroma = _along_edges(luma.repeat(samples or 1, 1, 1, 1), chroma, factor)

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from operators import Blur
 from restore.images import to_batch
-from restore.solve import solve
-from restore.tasks.settings import as_colour, draws_of, noise_of, prior_of
+from restore.tasks.settings import as_colour, draws_of, noise_of, prior_of, solved
 
 
 def deblur(
@@ -71,7 +70,7 @@ def deblur(
     # Against reflection at the border, that is worth 2 dB on Kodak pictures blurred by 25 x 25 pixels.
     operator = Blur((weights / weights.sum()).float(), boundary="valid")
     operator.cg_iterations = 25  # A proximal step on the way need not be exact: 0.03 dB from 200.
-    settings = {**settings, "noise": level, "samples": samples or 1}
-    result = solve(colour, operator, method or "auto", steps=steps, **settings).flatten(0, 1)
+    settings = {**settings, "noise": level}
+    result = solved(colour, operator, method, samples, steps=steps, **settings)
     (top, left), (height, width) = (n - 1 - n // 2 for n in weights.shape[-2:]), batch.shape[-2:]
     return layout.restore(back(result[..., top : top + height, left : left + width]), samples=samples)

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from operators import Downsample, LinearOperator
 from restore.images import to_batch
-from restore.solve import solve
-from restore.tasks.settings import as_colour, draws_of, prior_of, seeded
+from restore.tasks.settings import as_colour, draws_of, prior_of, seeded, solved
 from restore.tasks.windows import by_patches
 
 #: A larger picture than this (in pixels) is put together from patches.
@@ -53,8 +52,7 @@ def super_resolve(
 
     def enlarge(part: Tensor, number: int = 0) -> Tensor:
         operator = Downsample(int(scale))
-        own = {**seeded(settings, number), "samples": samples or 1}
-        x = solve(part, operator, method or "auto", steps=steps, **own).flatten(0, 1)
+        x = solved(part, operator, method, samples, steps=steps, **seeded(settings, number))
         return _consistent(x, part, operator, settings)
 
     if colour.shape[-2] * colour.shape[-1] * scale**2 <= PIXELS_AT_ONCE:

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from operators import Mask
 from restore.images import to_batch
-from restore.solve import solve
-from restore.tasks.settings import as_colour, draws_of, prior_of, seeded
+from restore.tasks.settings import as_colour, draws_of, prior_of, seeded, solved
 from restore.tasks.windows import MARGIN, hole_windows
 
 
@@ -77,10 +76,9 @@ def inpaint(
     for number, (rows, columns) in enumerate(hole_windows(kept.numpy(), MARGIN, least)):
         part = kept[rows, columns]
         y = torch.where(part.to(batch.device), colour[..., rows, columns], 0)
-        own = {**seeded(settings, number), "samples": samples or 1}
-        filled = solve(y, Mask(part), method or "auto", steps=steps, **own)
+        filled = solved(y, Mask(part), method, samples, steps=steps, **seeded(settings, number))
         hole = ~part.to(batch.device)
         target = result[..., rows, columns]
-        result[..., rows, columns] = torch.where(hole, filled.flatten(0, 1), target)
+        result[..., rows, columns] = torch.where(hole, filled, target)
     result = torch.where(kept.to(batch.device), batch.repeat(samples or 1, 1, 1, 1), back(result))
     return layout.restore(result, samples=samples)

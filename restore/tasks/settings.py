@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from operators import PoissonNoise
+from operators import Operator, PoissonNoise
 from restore.checkpoint import load_prior
 from restore.images import ImageFormat
+from restore.methods.base import Method
 from restore.prior import BasePrior
 from restore.randomness import stream_seed
+from restore.solve import solve
 from restore.solve.checks import noise_levels, whole_number
 from restore.solve.parts import device_for
 
@@ -33,6 +35,14 @@ def draws_of(
         others["noise"] = noise_of(others["noise"], batch, layout)
     samples = settings.get("samples")
     return None if samples is None else whole_number(samples, "samples"), others
+
+
+def solved(
+    y: Tensor, operator: Operator, method: str | Method | None, samples: int | None, **settings: Any
+) -> Tensor:
+    """The draws of each picture one after the other, ``(n B, C, H, W)``; without ``samples``, one picture each."""
+    x: Tensor = solve(y, operator, method or "auto", samples=samples, **settings)
+    return x if samples is None else x.flatten(0, 1)
 
 
 def prior_of(settings: dict[str, Any]) -> BasePrior:
