@@ -31,16 +31,13 @@ from operators import (
 )
 from restore.checkpoint import load_prior
 from restore.images import ImageFormat, to_batch
-from restore.memory import precision
+from restore.memory import precision, states_at_once
 from restore.methods import REGISTRY, as_method, choose, options_of
 from restore.methods.base import Method, Problem
 from restore.prior import BasePrior, Prior
 from restore.quality import judge
 from restore.randomness import Randomness
 from restore.samplers import Sampler, as_sampler
-
-#: How many pixels are worked on at once, by kind of device: a batch beyond that is done in parts.
-PIXELS_AT_ONCE = {"cpu": 2**19, "cuda": 2**22}
 
 
 @dataclass(frozen=True)
@@ -191,25 +188,24 @@ def solve(
     target, physics, noise_std = _in_range_of(denoiser, batch, operator, noise_std, shape, poisson)
 
     randomness = Randomness.for_draws(seed, images, count, where)
-    parts = _parts(images * count, shape, where, chosen)
-    times = chosen.bind(
-        denoiser, Problem(target, physics, noise_std, (1, *shape), randomness), scheme, steps
-    ).times()
+    parts = _parts(images * count, shape, where, chosen, denoiser.light)
+    whole = Problem(
+        target,
+        physics,
+        noise_std,
+        (images, *shape),
+        randomness,
+        poisson,
+        denoiser.value_range[1] - denoiser.value_range[0],
+    )
+    times = chosen.bind(denoiser, whole, scheme, steps).times()
     results = []
     with _bar(len(parts) * _downward(times), chosen.name, progress) as bar:
         for part in parts:
             states = [draw % images for draw in part for _ in range(chosen.states_per_draw)]
             index = torch.tensor(states, device=where)
-            problem = Problem(
-                target[index],
-                physics.select(index),
-                noise_std[index],
-                (len(states), *shape),
-                randomness.part(part, chosen.states_per_draw),
-                None if poisson is None else poisson.select(index),
-                denoiser.value_range[1] - denoiser.value_range[0],
-            )
-            run = chosen.bind(_with_labels_of(denoiser, index), problem, scheme, steps)
+            problem = whole.select(index, randomness.part(part, chosen.states_per_draw))
+            run = chosen.bind(denoiser.select(index), problem, scheme, steps)
             report = _reporter(callback, denoiser, _downward(times), part)
             results.append(_to_unit(denoiser, sampling_loop(run, bar.update, report)))
     result = torch.cat(results)
@@ -267,13 +263,13 @@ def sample(
     where = _device(device, prior, torch.empty(0))
     denoiser = denoiser.to(where)
     randomness = Randomness.for_draws(seed, 1, shape[0], where)
-    parts, pictures = _parts(shape[0], shape, where, Method()), []
+    parts, pictures = _parts(shape[0], shape, where, Method(), denoiser.light), []
     with _bar(len(parts) * steps, "sampling", progress) as bar:
         for part in parts:
             nothing = torch.empty(len(part), 0, device=where)
             size = (len(part), *shape[1:])
             problem = Problem(nothing, None, nothing.sum(1), size, randomness.part(part))
-            run = Method().bind(_with_labels_of(denoiser, torch.tensor(part)), problem, scheme, steps)
+            run = Method().bind(denoiser.select(torch.tensor(part)), problem, scheme, steps)
             pictures.append(sampling_loop(run, bar.update, _reporter(callback, denoiser, steps, part)))
     return _to_unit(denoiser, torch.cat(pictures))
 
@@ -462,13 +458,6 @@ def _check_labels(prior: BasePrior, images: int) -> None:
         )
 
 
-def _with_labels_of(prior: BasePrior, index: Tensor) -> BasePrior:
-    """The prior for some images of the batch: its class labels follow them, where there is one per image."""
-    if not isinstance(prior, Prior) or prior.class_labels is None or len(prior.class_labels) == 1:
-        return prior
-    return prior.with_labels(prior.class_labels[index.cpu()])
-
-
 def _noise(noise: Any, y: Tensor, layout: ImageFormat) -> Tensor:
     if isinstance(noise, PoissonNoise):
         if layout.scale != 1:
@@ -532,13 +521,12 @@ def _in_precision(prior: BasePrior, dtype: str | torch.dtype) -> BasePrior:
     return prior.with_autocast(named)
 
 
-def _parts(draws: int, shape: tuple[int, ...], device: torch.device, method: Method) -> list[range]:
+def _parts(
+    draws: int, shape: tuple[int, ...], device: torch.device, method: Method, light: bool
+) -> list[range]:
     """All draws, in parts that fit into memory: results do not depend on the parts."""
-    limit = PIXELS_AT_ONCE.get(device.type, PIXELS_AT_ONCE["cpu"])
-    limit = (
-        limit // 8 if method.gradient else limit
-    )  # All activations of the network are kept for a gradient.
-    size = max(1, limit // (shape[-2] * shape[-1] * method.states_per_draw))
+    states = states_at_once(shape[-2] * shape[-1], device, gradient=method.gradient, light=light)
+    size = max(1, states // method.states_per_draw)
     return [range(first, min(first + size, draws)) for first in range(0, draws, size)]
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from torch import Tensor
 
 from restore.methods.dps import DPS
+from restore.methods.guided import View
 from restore.prior import per_image
 
 
@@ -51,11 +52,25 @@ class MCG(DPS):
     needs: ClassVar[tuple[str, ...]] = ("linear",)
     takes_poisson: ClassVar[bool] = False
 
+    def view(self, x_t: Tensor, x_hat: Tensor, t: float, keep: bool = False) -> View:
+        """The state as the gradient sees it, which has half of the measurement."""
+        whole = super().view(x_t, x_hat, t, keep)
+        return replace(whole, noise=whole.noise * self.halves)
+
+    @property
+    def halves(self) -> int:
+        """In how many parts the measurement is used."""
+        return 2 if self.zeta is None else 1
+
     def constrain(self, x_s: Tensor, x_t: Tensor, x_hat: Tensor, t: float, s: float) -> Tensor:
         """DPS's gradient step, then the replacement."""
         x_s = super().constrain(x_s, x_t, x_hat, t, s)
         (alpha_t, sigma_t), (alpha_s, sigma_s) = self.prior.schedule(t), self.prior.schedule(s)
-        operator, y, noise = self.linear_operator(), self.problem.y, self.problem.noise
+        operator, y, noise = (
+            self.linear_operator(),
+            self.problem.y,
+            math.sqrt(self.halves) * self.problem.noise,
+        )
         seen = alpha_s * y + sigma_s * operator(self.noise_like(x_s))
         share = 1 - (alpha_t * sigma_s / (alpha_s * sigma_t)) ** 2  # of fresh noise, c^2 / sigma_s^2
         if sigma_s == 0 or share == 0:
