@@ -156,7 +156,7 @@ def test_diffpir_follows_its_formula(operator, channels, noise):
         (PiGDM(variance=0.25), 100, 0.16, 0.45, 1.3),
         (DDNM(), 100, 0.16, 0.65, 1.2),
         (DDRM.paper(), 20, 0.35, 0.4, 1.3),
-        (DDRM(), 20, 0.35, 0.6, 1.2),
+        (DDRM(), 20, 0.35, 0.4, 1.2),
         (DDRM(), 100, 0.2, 0.7, 1.2),
         (DiffPIR(), 100, 0.25, 0.7, 1.6),
         (DPS(), 100, 0.1, 0.65, 1.2),
@@ -189,7 +189,7 @@ def test_small_steps_of_ddrm_denoise_exactly(eta):
     y = measured(prior, Identity(), noise)[0]
     exact = prior.posterior(y, Identity(), noise)
     # The more is drawn anew, the more of the variance is lost around estimates that are taken for the truth.
-    lost = {0.0: 0.1, 0.5: 0.25, 0.85: 0.5}[eta]
+    lost = {0.0: 0.2, 0.5: 0.3, 0.85: 0.5}[eta]
     out = restore.solve(
         y,
         Identity(),
@@ -209,8 +209,8 @@ def test_small_steps_of_ddrm_denoise_exactly(eta):
 def test_a_measurement_that_is_nothing_but_noise_leaves_the_prior(method):
     prior = prior_of()
     operator = operators()[1][0]
-    # DDNM+ and the paper's DDRM are not here: the noise of y is a part of their state's noise at every step, the same each time,
-    # so that under a measurement that tells nothing they do not return the prior (their draws vary 2.8 times as much).
+    # DDNM+ and the paper's DDRM are not here: the noise of y is a part of their state's noise at every step, the same
+    # each time, so that under a measurement that tells nothing their draws vary 2.8 times as much as the prior's.
     y = 1e4 * torch.randn(500, 1, *SIZE, generator=torch.Generator().manual_seed(0))
     options = {"variance": 0.25} if method == "pigdm" else {}
     seeds = list(range(500))

@@ -136,7 +136,7 @@ class GaussianMixture:
         return [((Isotropic if covariances.ndim == 1 else Dense)(means, covariances), slice(0, len(means)))]
 
     def _log_joint(self, x: Tensor, alpha: Tensor, sigma: Tensor, whole: bool = True) -> Tensor:
-        """``log w_k p(alpha x_0 + sigma eps = x | k)``, float64 ``(B, K)``; not ``whole``, up to a term of all ``k``."""
+        """``log w_k p(alpha x_0 + sigma eps = x | k)``, float64 ``(B, K)``; up to a term of all ``k``, if not whole."""
         whole = whole or len(self._groups) > 1
         densities = [group.log_densities(self._flat(x), alpha, sigma, whole) for group, _ in self._groups]
         return self.weights.to(x.device).log() + torch.cat(densities, dim=1)

@@ -28,8 +28,8 @@ class DDRM(Method):
 
     By default a step is exact in the limit of small ones. A measurement is a state of its direction, at the level
     ``d`` of its noise, on the way from the picture to ``x_t``. So a step first goes *down* as the prior alone would, to
-    the level ``L = sqrt(1 - eta^2) S'``, from ``ybar`` as long as the state is noisier than that, and else from the state
-    (``S0`` is the level it starts from):
+    the level ``L = sqrt(1 - eta^2) S'``. It starts, at the level ``S0``, from ``ybar`` as long as the state is noisier
+    than that, and else from the state:
 
     ``x_L = x_hat + (L^2 / S0) e_hat + L sqrt(1 - L^2 / S0^2) z``.
 

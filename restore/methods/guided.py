@@ -65,9 +65,9 @@ class View:
 
     @cached_property
     def descent(self) -> tuple[Tensor, Tensor]:
-        """The step of steepest descent down the misfit: length ``tau`` ``(B,)``, direction ``C A'^T r``. One backward pass.
+        """The step of steepest descent down the misfit: length ``tau`` ``(B,)``, direction ``C A'^T r``.
 
-        See :class:`restore.methods.DPS` for the formula.
+        One backward pass. See :class:`restore.methods.DPS` for the formula.
         """
         pull = self.weighed
         gradient = self.adjoint(pull)

@@ -30,8 +30,11 @@ class MCG(DPS):
     where ``z'`` is such that the noise of ``y``, of the state and of ``u`` add up to ``sigma_s^2`` in every direction,
     measured or not. Without noise this is the formula above; where noise is all there is, nothing is replaced.
 
-    DPS's correction and the replacement both use ``y``: a noisy one counts twice, and what is measured varies about
-    half as much as it should. The noise ``c`` is that of an ancestral step, whatever sampler is given.
+    DPS's correction and the replacement both use ``y``, and a noisy one would count twice: what is measured would vary
+    half as much as it should. So each of them gets half of it, a likelihood to the power of 1/2, which for Gaussian
+    noise is twice the variance; together they have the whole once. With a number for ``zeta``, the gradient is not that
+    of a likelihood, and the replacement has all of ``y``. The noise ``c`` is that of an ancestral step, whatever sampler
+    is given.
 
     Args:
         zeta: DPS's step size.

@@ -63,7 +63,7 @@ class MMPS(Guided):
         return self.prior.schedule.times(self.steps, spacing=self.spacing, lowest=1 / 3)
 
     def correct(self, view: View) -> Tensor:
-        """The solution of ``S u = r``, as the image ``C A^T u``; directly, where the density needs all of ``S`` anyway."""
+        """``x_hat + C A^T u``, where ``S u = r`` is solved directly if the density needs all of ``S`` anyway."""
         with torch.no_grad():
             if view.keep and view.residual[0].numel() <= MOST_DENSE:
                 variances, directions = view.spectrum

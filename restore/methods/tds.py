@@ -10,9 +10,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from restore.memory import states_at_once
 from restore.methods.base import Method, Problem, Self
 from restore.methods.guided import Guided, inner
-from restore.memory import states_at_once
 from restore.prior import BasePrior
 from restore.quality import QualityWarning
 from restore.samplers import DPMSolver, Sampler
@@ -37,7 +37,7 @@ class TDS(Method):
     Every picture, and every draw of ``samples=n``, has particles of its own: a run costs ``particles`` times what its
     twist costs. The network sees as many of them at once as fit into memory; results do not depend on it. On
     photographs, where likelihoods of hundreds of thousands of numbers are compared, one particle takes all the weight
-    after a few steps, of which a :class:`~restore.quality.QualityWarning` tells; TDS is for measurements of few numbers.
+    after a few steps; a :class:`~restore.quality.QualityWarning` tells of it. It is for measurements of few numbers.
 
     Args:
         particles: Particles per draw.
