@@ -40,7 +40,8 @@ class DDRM(Method):
 
     and for ``S' >= d`` by the paper's third case. ``eta`` says how far down and up: more brings the directions into
     agreement with each other, and the mean nearer to the posterior's, and loses more variance on the way; 0 is DDPM's
-    step. With 0.5, of a Gaussian, the variance is right to a quarter or so from 20 to 1000 steps.
+    step. Of a correlated Gaussian, half of it measured, 0.7 leaves .62 to .8 of the variance from 20 to 200 steps and 0.5
+    leaves .71 to .92, with a mean half as good at 200; on photographs, 0.7 is better by half a decibel or more.
 
     Args:
         eta: Share of the noise that is drawn anew at every step.
@@ -52,7 +53,7 @@ class DDRM(Method):
 
     Example:
         >>> DDRM()
-        DDRM(eta=0.5, eta_b=1.0, bridge=True)
+        DDRM(eta=0.7, eta_b=1.0, bridge=True)
         >>> DDRM.paper()
         DDRM(eta=0.85, eta_b=1.0, bridge=False)
     """
@@ -64,7 +65,7 @@ class DDRM(Method):
     needs: ClassVar[tuple[str, ...]] = ("linear", "svd")
     default_steps: ClassVar[int] = 20
 
-    eta: float = 0.5
+    eta: float = 0.7
     eta_b: float = 1.0
     bridge: bool = True
 

@@ -32,9 +32,9 @@ class MCG(DPS):
 
     DPS's correction and the replacement both use ``y``, and a noisy one would count twice: what is measured would vary
     half as much as it should. So each of them gets half of it, a likelihood to the power of 1/2, which for Gaussian
-    noise is twice the variance; together they have the whole once. With a number for ``zeta``, the gradient is not that
-    of a likelihood, and the replacement has all of ``y``. The noise ``c`` is that of an ancestral step, whatever sampler
-    is given.
+    noise is twice the variance; together they have the whole once. With a number for ``zeta``, the gradient is not
+    that of a likelihood, and the replacement has all of ``y``. The noise ``c`` is that of an ancestral step, whatever
+    sampler is given.
 
     Args:
         zeta: DPS's step size.
