@@ -40,7 +40,7 @@ class DDRM(Method):
 
     and for ``S' >= d`` by the paper's third case. ``eta`` says how far down and up: more brings the directions into
     agreement with each other, and the mean nearer to the posterior's, and loses more variance on the way; 0 is DDPM's
-    step. Of a correlated Gaussian, half of it measured, 0.7 leaves .62 to .8 of the variance from 20 to 200 steps and 0.5
+    step. Of a correlated Gaussian, half of it measured, 0.7 leaves .62 to .8 of the variance from 20 to 1000 steps and 0.5
     leaves .71 to .92, with a mean half as good at 200; on photographs, 0.7 is better by half a decibel or more.
 
     Args:
