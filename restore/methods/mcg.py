@@ -8,9 +8,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from restore.methods.base import Problem, Self
 from restore.methods.dps import DPS
-from restore.methods.guided import View
-from restore.prior import per_image
+from restore.prior import BasePrior, per_image
+from restore.samplers import Sampler
 
 
 @dataclass(kw_only=True)
@@ -55,15 +56,14 @@ class MCG(DPS):
     needs: ClassVar[tuple[str, ...]] = ("linear",)
     takes_poisson: ClassVar[bool] = False
 
-    def view(self, x_t: Tensor, x_hat: Tensor, t: float, keep: bool = False) -> View:
-        """The state as the gradient sees it, which has half of the measurement."""
-        whole = super().view(x_t, x_hat, t, keep)
-        return replace(whole, noise=whole.noise * self.halves)
-
-    @property
-    def halves(self) -> int:
-        """In how many parts the measurement is used."""
-        return 2 if self.zeta is None else 1
+    def bind(
+        self: Self, prior: BasePrior, problem: Problem, sampler: Sampler | None, steps: int | None
+    ) -> Self:
+        """A copy that is ready to run, on a measurement of twice the variance, since it is used twice."""
+        assert isinstance(self, MCG)
+        if self.zeta is None:
+            problem = replace(problem, noise=math.sqrt(2) * problem.noise)
+        return super().bind(prior, problem, sampler, steps)
 
     def constrain(self, x_s: Tensor, x_t: Tensor, x_hat: Tensor, t: float, s: float) -> Tensor:
         """DPS's gradient step, then the replacement."""
@@ -72,7 +72,7 @@ class MCG(DPS):
         operator, y, noise = (
             self.linear_operator(),
             self.problem.y,
-            math.sqrt(self.halves) * self.problem.noise,
+            self.problem.noise,
         )
         seen = alpha_s * y + sigma_s * operator(self.noise_like(x_s))
         share = 1 - (alpha_t * sigma_s / (alpha_s * sigma_t)) ** 2  # of fresh noise, c^2 / sigma_s^2
