@@ -13,7 +13,33 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+#: How many pixels are worked on at once, by kind of device: what is beyond that is done in parts.
+PIXELS_AT_ONCE = {"cpu": 2**19, "cuda": 2**22}
+
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def states_at_once(pixels: int, device: torch.device, *, gradient: bool, light: bool = False) -> int:
+    """How many states are worked on at once, so that they and what a network keeps of them fit into memory.
+
+    Args:
+        pixels: Height times width of a state.
+        device: Where the work is done.
+        gradient: Whether the prior is differentiated, for which all activations of a network are kept.
+        light: Whether the prior is a formula, which needs a few numbers a pixel and not a network's hundreds.
+
+    Example:
+        >>> states_at_once(256 * 256, torch.device("cpu"), gradient=False)
+        8
+        >>> states_at_once(256 * 256, torch.device("cpu"), gradient=True)
+        1
+    """
+    limit = PIXELS_AT_ONCE.get(device.type, PIXELS_AT_ONCE["cpu"])
+    if light:
+        limit *= 4
+    elif gradient:
+        limit //= 8
+    return max(1, limit // pixels)
 
 
 def precision(dtype: str | torch.dtype) -> torch.dtype:

@@ -47,6 +47,7 @@ class BasePrior(abc.ABC):
         channels: Number of channels of an image, or None if any will do.
         image_size: ``(H, W)`` where the prior is for one size only, else None.
         name: What messages call it.
+        light: Whether it is a formula: many more of its states fit into memory than of a network's.
     """
 
     schedule: Schedule
@@ -55,6 +56,7 @@ class BasePrior(abc.ABC):
     channels: int | None = None
     image_size: tuple[int, int] | None = None
     name: str = "prior"
+    light: bool = False
 
     @abc.abstractmethod
     def __call__(self, x_t: Tensor, t: float | Tensor) -> Tensor:
@@ -67,6 +69,10 @@ class BasePrior(abc.ABC):
 
     def to(self: Self, device: str | torch.device) -> Self:
         """The prior on another device."""
+        return self
+
+    def select(self: Self, index: Tensor) -> Self:
+        """The prior for some images of its batch; itself, where it holds nothing of single images."""
         return self
 
     def epsilon(self, x_t: Tensor, t: float | Tensor) -> Tensor:
@@ -222,6 +228,16 @@ class Prior(BasePrior):
         conditioned = copy.copy(self)
         conditioned.class_labels = torch.as_tensor(class_labels, dtype=torch.long).reshape(-1)
         return conditioned
+
+    def select(self, index: Tensor) -> Prior:
+        """The prior for some images of its batch: class labels follow them, where there is one per image.
+
+        Args:
+            index: Positions of the images, ``(N,)``.
+        """
+        if self.class_labels is None or len(self.class_labels) == 1:
+            return self
+        return self.with_labels(self.class_labels[index.cpu()])
 
     def with_autocast(self, dtype: str | torch.dtype) -> Prior:
         """The same prior, with the network's convolutions and products in another precision; ``float32`` ends that.

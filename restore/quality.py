@@ -10,7 +10,10 @@ TOLERANCE = 1.5
 
 
 class QualityWarning(UserWarning):
-    """Results will be worse than the prior's best: the picture's size or kind is not what it was trained on."""
+    """Results will be worse than they could be.
+
+    The picture's size or kind is not what the prior was trained on, or the particles of TDS are of no use.
+    """
 
 
 class _Trained(Protocol):

@@ -168,7 +168,8 @@ def test_the_likelihood_of_a_problem_is_that_of_its_noise():
     from dataclasses import replace
 
     problem = replace(problem, y=2 * y, poisson=noise, scale=2.0)
-    run = DPS().bind(PixelPrior(), problem, None, None)
+    prior = PixelPrior()
+    run = DPS().bind(prior, problem, None, None)
     torch.testing.assert_close(run.log_likelihood(2 * clean), noise.log_likelihood(y, clean))
     leaf = clean.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(noise.log_likelihood(y, leaf).sum(), leaf)
@@ -176,9 +177,11 @@ def test_the_likelihood_of_a_problem_is_that_of_its_noise():
     # Where the residual is no larger than the noise, DPS's pull is that gradient, up to the mean variance.
     variance = problem.variance(2 * clean)
     small = 0.1 * (y - clean)
-    pull = run.weighed(2 * small, variance)
+    view = run.view(2 * clean, 2 * clean, 0.5)
+    torch.testing.assert_close(view.noise, variance)
+    pull = replace(view, residual=2 * small).weighed
     mean_variance = variance.flatten(1).mean(1).reshape(-1, 1, 1, 1)
     torch.testing.assert_close(pull / mean_variance, 0.1 * gradient / 2, rtol=1e-4, atol=1e-4)
     # Where it is far larger, all pixels count alike.
     far = 1e3 * torch.ones_like(small)
-    torch.testing.assert_close(run.weighed(far, variance), far, rtol=1e-3, atol=0)
+    torch.testing.assert_close(replace(view, residual=far).weighed, far, rtol=1e-3, atol=0)

@@ -338,7 +338,7 @@ def test_dps_goes_as_far_as_is_best_along_its_line(operator, channels, noise):
     a, c, r = dense(prior, operator, y, x_t)
     s = a @ c @ a.T + noise**2 * torch.eye(len(a)).double()
     run = bound(DPS(clip=False), prior, operator, y, noise)
-    length, image = run.descent(view_of(run, x_t))
+    length, image = view_of(run, x_t).descent
     torch.testing.assert_close(image.flatten(), c @ a.T @ r, atol=1e-9, rtol=1e-9)
     lengths = float(length) * torch.linspace(0, 3, 3001).double()
     energies = lengths**2 * (r @ s @ r) / 2 - lengths * (r @ r)
@@ -403,7 +403,7 @@ def test_the_direction_of_dps_by_finite_differences_through_an_operator_that_is_
     x_t, y = state(), torch.rand(1, 1, 6, 4, dtype=torch.float64)
     problem = Problem(y, operator, torch.full((1,), 0.1).double(), (1, 1, *SIZE), Randomness([0]))
     run = DPS(clip=False).bind(prior, problem, None, None)
-    length, image = run.descent(view_of(run, x_t))
+    length, image = view_of(run, x_t).descent
 
     def misfit(x):
         return (y - operator(prior(x, T))).square().sum() / 2

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import restore
-from operators import Blur, Downsample, Grayscale, LinearOperator, Mask, gaussian_kernel
+from operators import Blur, Downsample, Grayscale, Identity, LinearOperator, Mask, gaussian_kernel
 from restore.analytic import GaussianPrior, operator_matrix, smooth_covariance
 from restore.methods import DDNM, DDRM, DPS, MMPS, TMPD, DiffPIR, PiGDM, Problem
 from restore.randomness import Randomness
@@ -119,14 +119,12 @@ def test_the_noise_of_ddnm_plus_adds_up(operator, channels, s):
 
 @pytest.mark.parametrize(("operator", "channels"), CASES)
 @pytest.mark.parametrize("s", [0.05, 0.5])
-def test_ddrm_takes_the_step_of_ddnm_plus(operator, channels, s):
+def test_the_papers_ddrm_takes_the_step_of_ddnm_plus(operator, channels, s):
     """With eta_b = 1 they are one formula, found twice: in variance-exploding and in variance-preserving form."""
     prior = prior_of(channels)
     y = measured(prior, operator, 0.1)
     x_t = torch.randn(1, channels, *SIZE, generator=torch.Generator().manual_seed(0))
-    steps = [
-        bound(m, prior, operator, y, 0.1).step(x_t, s + 0.1, s) for m in (DDNM(eta=0.85), DDRM(eta=0.85))
-    ]
+    steps = [bound(m, prior, operator, y, 0.1).step(x_t, s + 0.1, s) for m in (DDNM(eta=0.85), DDRM.paper())]
     torch.testing.assert_close(steps[0], steps[1], atol=1e-4, rtol=1e-4)
 
 
@@ -157,7 +155,10 @@ def test_diffpir_follows_its_formula(operator, channels, noise):
         # The bounds catch a factor of two in any coefficient; what remains is each method's own approximation.
         (PiGDM(variance=0.25), 100, 0.16, 0.45, 1.3),
         (DDNM(), 100, 0.16, 0.65, 1.2),
-        (DDRM(), 20, 0.35, 0.4, 1.3),
+        (DDRM.paper(), 20, 0.35, 0.4, 1.3),
+        (DDRM(), 20, 0.35, 0.35, 1.2),
+        (DDRM(), 100, 0.2, 0.55, 1.2),
+        (DDRM(eta=0.3), 100, 0.3, 0.75, 1.3),
         (DiffPIR(), 100, 0.25, 0.7, 1.6),
         (DPS(), 100, 0.1, 0.65, 1.2),
         (TMPD(), 100, 0.16, 0.6, 1.3),
@@ -182,14 +183,38 @@ def test_draws_come_near_the_exact_posterior(method, steps, mean_error, low, hig
         assert low < float(ratio[part].mean()) < high
 
 
-@pytest.mark.parametrize("method", ["pigdm", "diffpir"])
+@pytest.mark.parametrize("eta", [0.0, 0.5, 0.85])
+def test_small_steps_of_ddrm_denoise_exactly(eta):
+    """A noisy picture is a state of the prior's own, so that draws follow the posterior: mean and variance."""
+    prior, noise, draws = prior_of(), 0.2, 400
+    y = measured(prior, Identity(), noise)[0]
+    exact = prior.posterior(y, Identity(), noise)
+    # The more is drawn anew, the more of the variance is lost around estimates that are taken for the truth.
+    lost = {0.0: 0.2, 0.5: 0.3, 0.85: 0.5}[eta]
+    out = restore.solve(
+        y,
+        Identity(),
+        DDRM(eta=eta),
+        prior=prior,
+        noise=noise,
+        steps=100,
+        samples=draws,
+        seed=0,
+        progress=False,
+    )
+    assert float((out.mean(0) - exact.mean).square().mean().sqrt()) < 0.06 * 0.5
+    assert 1 - lost < float((out.var(0) / exact.variance).mean()) < 1.1
+
+
+@pytest.mark.parametrize("method", ["pigdm", "diffpir", "ddrm"])
 def test_a_measurement_that_is_nothing_but_noise_leaves_the_prior(method):
     prior = prior_of()
     operator = operators()[1][0]
-    # DDNM+ and DDRM are not here: the noise of y is a part of their state's noise at every step, the same each time,
-    # so that under a measurement that tells nothing they do not return the prior (their draws vary 2.8 times as much).
+    # DDNM+ and the paper's DDRM are not here: the noise of y is a part of their state's noise at every step, the same
+    # each time, so that under a measurement that tells nothing their draws vary 2.8 times as much as the prior's.
     y = 1e4 * torch.randn(500, 1, *SIZE, generator=torch.Generator().manual_seed(0))
-    options = {"variance": 0.25} if method == "pigdm" else {}
+    # What DDRM draws anew, it draws around estimates, at the cost of variance: here it is to have little of that.
+    options = {"pigdm": {"variance": 0.25}, "ddrm": {"eta": 0.2}}.get(method, {})
     seeds = list(range(500))
     draws = restore.solve(
         y, operator, method, prior=prior, noise=1e4, steps=100, seed=seeds, progress=False, **options

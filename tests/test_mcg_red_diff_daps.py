@@ -69,9 +69,9 @@ def solve(y, operator, method, prior, **options):
 @pytest.mark.parametrize(
     ("method", "noise", "errors", "low", "high"),
     [
-        # Errors (measured, missing) in prior deviations. MCG counts a noisy y twice, in its gradient and in its
-        # replacement, which leaves half the variance where y was measured; RED-diff is a point, and is tested below.
-        (MCG(), 0.05, (0.03, 0.3), 0.4, 1.4),
+        # Errors (measured, missing) in prior deviations. MCG would count a noisy y twice, in its gradient and in its
+        # replacement, if they did not share it. RED-diff is a point, and is tested below.
+        (MCG(), 0.05, (0.03, 0.3), 0.7, 1.4),
         (MCG(zeta=0.0), 0.05, (0.04, 0.45), 0.7, 1.8),  # the replacement alone
         (DAPS(), 0.05, (0.03, 0.15), 0.75, 1.15),
         (DAPS(), 0.3, (0.15, 0.2), 0.75, 1.15),

@@ -21,6 +21,7 @@ from restore.benchmark.posterior import (
     sliced_wasserstein,
 )
 from restore.benchmark.posterior.peers import peer_contenders
+from restore.cli import main
 from restore.methods import REGISTRY
 
 
@@ -183,7 +184,7 @@ def test_every_method_is_measured_or_says_what_it_needs():
 def test_options_of_methods():
     assert method_contender("dps:zeta=0.5").steps == REGISTRY["dps"].default_steps
     problem = correlated_gaussian(0)
-    one, other = (method_contender(f"ddrm:eta={eta}").draw(problem, 2, 2, 0) for eta in ("0.85", "0.1"))
+    one, other = (method_contender(f"ddrm:eta={eta}").draw(problem, 2, 2, 0) for eta in ("0.7", "0.1"))
     assert torch.equal(one, method_contender("ddrm").draw(problem, 2, 2, 0))
     assert not torch.equal(one, other)
     with pytest.raises(ValueError, match="option=value"):
@@ -225,6 +226,39 @@ def test_a_run_prints_its_tables_and_is_the_same_again(tmp_path, capsys):
     assert float(lines[2]["distance"]) == again[1].records[2]["distance"]
     with pytest.raises(ValueError, match="unknown protocol 'gauss'; known are gaussian, mixture"):
         run_posterior(["ddrm"], protocols=["gauss"])
+
+
+def test_the_command_takes_draws_problems_dimensions_and_steps(tmp_path, capsys):
+    command = ["benchmark", "--posterior", "--methods", "ddrm", "--quiet", "-o", str(tmp_path)]
+    numbers = ["--draws", "4", "--problems", "2", "--dimensions", "8,10", "--steps", "3"]
+    assert main([*command, "--protocols", "mixture", *numbers]) == 0
+    printed = capsys.readouterr().out
+    assert "4 draws, 2 problems" in printed
+    assert "Correlated Gaussian" not in printed
+    with (tmp_path / "mixture.csv").open() as file:
+        lines = [line for line in csv.DictReader(file) if line["method"] == "ddrm"]
+    assert {line["dimension"] for line in lines} == {"8", "10"}
+    assert {line["problem"] for line in lines} == {"0", "1"}
+    assert {line["steps"] for line in lines} == {"3"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--posterior", "--draws", "1"], "draws must be at least 2, not 1"),
+        (["--posterior", "--steps", "0"], "steps must be at least 1, not 0"),
+        (["--posterior", "--problems", "0"], "problems must be at least 1, not 0"),
+        (["--posterior", "--dimensions", "7"], "expected an even dimension"),
+        (["--posterior", "--limit", "3"], "--posterior takes --methods, --protocols, --draws"),
+        (["photos", "--draws", "3"], "--draws is for --posterior"),
+    ],
+)
+def test_the_command_refuses_what_does_not_fit(arguments, message, capsys, tmp_path):
+    more = ["--methods", "ddrm", "--quiet", "-o", str(tmp_path)]
+    if "7" in arguments:
+        more += ["--protocols", "mixture"]
+    assert main(["benchmark", *arguments, *more]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_tables_are_aligned_and_footnotes_counted_once():

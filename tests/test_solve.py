@@ -29,6 +29,7 @@ from restore.samplers import DDIM, DDPM, DPMSolver
 from restore.schedule import Schedule
 from restore.solve.ranges import in_range_of
 
+restore_memory = __import__("sys").modules["restore.memory"]
 restore_solve = __import__("sys").modules["restore.solve"]  # the module; `restore.solve` is the function
 MASK = Mask(torch.tensor([[1, 0, 1, 1], [1, 1, 0, 1], [0, 1, 1, 1]]).bool())
 
@@ -270,14 +271,16 @@ def test_an_image_does_not_depend_on_its_batch_bit_for_bit(operator, method, noi
     chosen = as_method(method)
     share = chosen.states_per_draw * (8 if chosen.gradient else 1)
     if pixels is not None:
-        monkeypatch.setitem(restore_solve.PIXELS_AT_ONCE, "cpu", pixels * share)
+        monkeypatch.setitem(restore_memory.PIXELS_AT_ONCE, "cpu", pixels * share)
     y, physics = torch.rand(5, 3, 3, 4), operator(5)
     y = physics(y)
     seeds = [5, 6, 7, 8, 9]
     prior = PixelPrior()
     together = solve(y, physics, method, seed=seeds, samples=3, noise=noise or 0.0, prior=prior)
     if pixels is not None:
-        assert max(prior.batches) == max(1, pixels // 12) * chosen.states_per_draw
+        own, at_once = chosen.states_per_draw, max(1, pixels * chosen.states_per_draw // 12)
+        # Whole draws as long as one fits; the particles of a draw that does not are taken in parts.
+        assert max(prior.batches) == (at_once // own * own or at_once)
     else:
         assert set(prior.batches) == {15 * chosen.states_per_draw}
     monkeypatch.undo()
@@ -312,7 +315,7 @@ def test_an_image_does_not_depend_on_its_batch_with_a_network(method, monkeypatc
     y, mask = torch.rand(5, 3, 9, 10), Mask(random_mask((9, 10), 0.5, batch=5, seed=0))
     y = mask(y)
     together = solve(y, mask, method, prior=prior, seed=[0, 1, 2, 3, 4])
-    monkeypatch.setitem(restore_solve.PIXELS_AT_ONCE, "cpu", 180)
+    monkeypatch.setitem(restore_memory.PIXELS_AT_ONCE, "cpu", 180)
     in_parts = solve(y, mask, method, prior=prior, seed=[0, 1, 2, 3, 4])
     torch.testing.assert_close(in_parts, together, rtol=0, atol=1e-5)
     alone = solve(y[3], mask.select(torch.tensor([3])), method, prior=prior, seed=3)
@@ -332,7 +335,7 @@ def test_class_labels_follow_their_images(monkeypatch):
     network = ProbeNetwork(3)
     prior = Prior(network, Schedule.linear(), "sample").with_labels([10, 20, 30])
     y = torch.rand(3, 3, 3, 4)
-    monkeypatch.setitem(restore_solve.PIXELS_AT_ONCE, "cpu", 24 * 8)  # two pictures, with DPS's gradient
+    monkeypatch.setitem(restore_memory.PIXELS_AT_ONCE, "cpu", 24 * 8)  # two pictures, with DPS's gradient
     solve(y, prior=prior, samples=2, steps=1)
     assert [seen.labels.tolist() for seen in network.seen] == [[10, 20], [30, 10], [20, 30]]
     solve(y[0], prior=prior.with_labels(4), samples=2, steps=1)
@@ -397,7 +400,7 @@ def test_the_prior_in_the_package():
 
 
 def test_a_callback_sees_every_downward_step(monkeypatch):
-    monkeypatch.setitem(restore_solve.PIXELS_AT_ONCE, "cpu", 24)
+    monkeypatch.setitem(restore_memory.PIXELS_AT_ONCE, "cpu", 24)
     states = []
     y = torch.rand(3, 3, 3, 4)
     prior = PixelPrior(value_range=(-1, 1))

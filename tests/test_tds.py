@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import math
+import warnings
 
 import pytest
 import torch
@@ -11,12 +11,13 @@ from torch.distributions import Normal
 from toys import OneStream, PixelPrior, ProbeNetwork, draw, problem_for, smooth_prior
 
 import restore
-from operators import Blur, Identity, Mask, gaussian_kernel
+from operators import Blur, Downsample, Identity, Mask, gaussian_kernel
 from restore.analytic import GaussianMixturePrior
 from restore.benchmark.posterior.problems import correlated_gaussian
 from restore.benchmark.posterior.protocols import moment_errors
 from restore.methods import DDNM, DPS, MMPS, TDS, TMPD, PiGDM
 from restore.prior import Prior
+from restore.quality import QualityWarning
 from restore.samplers import DDIM, DDPM, DPMSolver
 from restore.schedule import Schedule
 from restore.solve import sampling_loop
@@ -29,9 +30,10 @@ def two_modes(spread: float = 0.04) -> GaussianMixturePrior:
     return GaussianMixturePrior(torch.tensor([0.3, 0.7]), POINTS, spread)
 
 
-def bound(method, prior, y, count, noise=0.5, sampler=None, steps=20, operator=None):
-    """``count`` states of the problem ``y``, which is one picture."""
-    problem = problem_for(y.float(), operator or Identity(), count, tuple(y.shape), noise, OneStream(count))
+def bound(method, prior, y, count, noise=0.5, sampler=None, steps=20, operator=None, shape=None):
+    """``count`` states of the problem ``y``, which is of one picture."""
+    shape = shape or tuple(y.shape)
+    problem = problem_for(y.float(), operator or Identity(), count, shape, noise, OneStream(count))
     return method.bind(prior, problem, sampler, steps)
 
 
@@ -197,7 +199,12 @@ class Apart(OneStream):
         return torch.zeros(self.count, 1) if tuple(shape) == (1,) else super().normal(shape)
 
 
-@pytest.mark.parametrize("twist", [MMPS(), PiGDM(), TMPD(), DPS()], ids=lambda m: m.name)
+@pytest.mark.parametrize(
+    # Of few numbers, TDS solves MMPS's equation directly.
+    "twist",
+    [MMPS(iterations=30, tolerance=1e-6), PiGDM(), TMPD(), DPS()],
+    ids=lambda m: m.name,
+)
 def test_a_single_particle_is_the_twists_own_run(twist):
     prior, y = smooth_prior(), torch.rand(1, 4, 4)
     results = []
@@ -205,7 +212,7 @@ def test_a_single_particle_is_the_twists_own_run(twist):
         problem = problem_for(y, Blur(gaussian_kernel(0.8, 3)), 5, (1, 4, 4), 0.1, Apart(5))
         run = method.bind(prior, problem, DPMSolver(1.0), 10)
         results.append(sampling_loop(run, lambda: None, lambda *_: None))
-    torch.testing.assert_close(results[0], results[1], atol=1e-6, rtol=0)
+    torch.testing.assert_close(results[0], results[1], atol=1e-5, rtol=0)
 
 
 def test_a_measurement_that_is_nothing_but_noise_leaves_the_prior():
@@ -281,9 +288,8 @@ def test_a_result_does_not_depend_on_batch_samples_or_parts(monkeypatch):
     for i in range(3):
         alone = solved(y[i], noise[i], seeds[i], samples=1)
         torch.testing.assert_close(together[0, i], alone[0], atol=1e-4, rtol=0)
-    monkeypatch.setitem(
-        importlib.import_module("restore.solve").PIXELS_AT_ONCE, "cpu", 8 * 4 * 5 * 2
-    )  # two draws, of five particles, at once
+    # Two draws, of five particles and four pixels, at once; of a closed form, four times as many as of a network.
+    monkeypatch.setitem(restore.memory.PIXELS_AT_ONCE, "cpu", 10)
     states = []
     parts = solved(y, noise, seeds, samples=3, callback=states.append)
     torch.testing.assert_close(parts, together, atol=1e-4, rtol=0)
@@ -301,6 +307,67 @@ def test_callbacks_are_told_the_effective_sample_size():
     assert float(sizes.min()) < 4.5
     assert not torch.equal(sizes[:, 0], sizes[:, 1])
     assert states[0].x.shape == (10, 1, 2, 2)  # five particles of two pictures
+
+
+@pytest.mark.parametrize("twist", ["mmps", "dps", "tmpd", "pigdm"])
+def test_particles_in_parts_are_the_particles_at_once(twist, monkeypatch):
+    """Five particles of two pictures, three at a time: parts end within a picture, and noise levels follow."""
+    y, batches = torch.tensor([-0.4, 0.2]).reshape(2, 1, 1, 1).expand(2, 1, 2, 2), []
+    prior = GaussianMixturePrior(torch.tensor([0.3, 0.7]), POINTS.expand(2, 1, 2, 2), 0.04)
+    whole = type(prior).__call__
+    monkeypatch.setattr(
+        type(prior), "__call__", lambda self, x, t: batches.append(len(x)) or whole(self, x, t)
+    )
+
+    def results():
+        batches.clear()
+        options = {"prior": prior, "noise": [0.5, 0.9], "steps": 8, "seed": 0, "progress": False}
+        return restore.solve(y, Identity(), TDS(particles=5, twist=twist), **options)
+
+    together = results()
+    assert set(batches) == {10}
+    monkeypatch.setitem(restore.memory.PIXELS_AT_ONCE, "cpu", 3)  # states of four pixels, of a closed form
+    parts = results()
+    assert set(batches) == {3, 2}
+    torch.testing.assert_close(parts, together, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("twist", "passes"), [("dps", 1), ("pigdm", 1), ("tmpd", 2), ("mmps", 4)])
+def test_a_twist_is_differentiated_once_for_both_proposal_and_weight(twist, passes, monkeypatch):
+    """Of a measurement of four numbers: what MMPS needs for its density solves its equation, too."""
+    backwards, grad = [], torch.autograd.grad
+    monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: backwards.append(1) or grad(*a, **k))
+    prior, y = smooth_prior(), torch.rand(1, 4, 4)
+    kept = Mask(torch.eye(4))
+    options = {"operator": Downsample(2, image_size=(4, 4))} if twist == "mmps" else {"operator": kept}
+    y = options["operator"](y[None])[0]
+    bound(TDS(particles=2, twist=twist), prior, y, 2, shape=(1, 4, 4), **options).step(
+        torch.randn(2, 1, 4, 4), 0.5, 0.4
+    )
+    assert len(backwards) == passes
+
+
+def test_particles_that_are_of_no_use_are_told_of_once(monkeypatch):
+    monkeypatch.setitem(restore.memory.PIXELS_AT_ONCE, "cpu", 4)  # a draw at a time
+    prior, options = smooth_prior(), {"steps": 6, "seed": 0, "samples": 3, "progress": False}
+    bad = PiGDM(
+        variance=1e-4, clip=False
+    )  # far too sure of itself, so that the weights have much to make up for
+    with pytest.warns(QualityWarning) as caught:
+        restore.solve(
+            10 * torch.rand(1, 4, 4),
+            Identity(),
+            TDS(particles=4, twist=bad),
+            prior=prior,
+            noise=0.01,
+            **options,
+        )
+    (message,) = [str(w.message) for w in caught if w.category is QualityWarning]
+    assert "one of the 4 particles of a draw had nearly all the weight" in message
+    assert "method='pigdm'" in message
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", QualityWarning)
+        restore.solve(torch.rand(1, 4, 4), Identity(), TDS(particles=4), prior=prior, noise=0.5, **options)
 
 
 def test_labels_follow_their_particles():

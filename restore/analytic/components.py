@@ -35,15 +35,23 @@ class Isotropic:
     means: Tensor
     variances: Tensor
 
-    def log_densities(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    @cached_property
+    def alike(self) -> bool:
+        """Whether all components have one variance."""
+        return bool((self.variances == self.variances[0]).all())
+
+    def log_densities(self, x: Tensor, alpha: Tensor, sigma: Tensor, whole: bool = True) -> Tensor:
         """``log N(x; alpha m_k, alpha^2 S_k + sigma^2 I)``, float64 ``(B, K)``.
 
         Args:
             x: States ``(B, n)``.
             alpha: Signal, ``(1, 1)`` or ``(B, 1)``, float64.
             sigma: Noise, likewise.
+            whole: False leaves out what is the same for all components, for their shares: most of the work.
         """
         means, s = self.means.to(x.device), self._noisy(alpha, sigma)
+        if not whole and self.alike:
+            return ((x.double() @ means.T) * alpha - alpha**2 * means.square().sum(1) / 2) / s
         # The states' own norm is nearly the same for all components: its sum alone needs float64.
         squares = x.square().sum(1, keepdim=True, dtype=torch.float64) - 2 * alpha * (x.double() @ means.T)
         distances = (squares + alpha**2 * means.square().sum(1)).clamp(min=0)
@@ -52,6 +60,10 @@ class Isotropic:
     def denoise(self, x: Tensor, shares: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """``sum_k shares_k E[x_0 | x, k]`` in the dtype of ``x`` ``(B, n)``; shares are float64 ``(B, K)``."""
         gains = alpha * self.variances.to(x.device) / self._noisy(alpha, sigma)
+        if self.alike:  # Then it does not depend on the shares how much is kept, and shares add up to 1.
+            return gains[:, :1].to(x) * x + (1 - alpha * gains[:, :1]).to(x) * (
+                shares.to(x) @ self.means.to(x)
+            )
         own, drawn = (shares * gains).sum(1, keepdim=True), shares * (1 - alpha * gains)
         return own.to(x) * x + drawn.to(x) @ self.means.to(x)
 
@@ -100,7 +112,7 @@ class Dense:
         values, vectors = self.spectrum
         return vectors * values.sqrt()
 
-    def log_densities(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    def log_densities(self, x: Tensor, alpha: Tensor, sigma: Tensor, whole: bool = True) -> Tensor:
         """Float64 ``(B, K)``; see :meth:`Isotropic.log_densities`."""
         vectors, s = self.spectrum[1].to(x.device), self._noisy(alpha, sigma)
         states, means = x.double() @ vectors, self.means.to(x.device) @ vectors

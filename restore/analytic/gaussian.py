@@ -74,6 +74,7 @@ class GaussianPrior(BasePrior):
 
     value_range = (0.0, 1.0)
     bounded = False
+    light = True
     name = "gaussian"
 
     def __init__(self, mean: Tensor, covariance: Tensor, schedule: Schedule | None = None) -> None:

@@ -135,9 +135,10 @@ class GaussianMixture:
             return [(Dense(means[k : k + 1], c), slice(k, k + 1)) for k, c in enumerate(covariances)]
         return [((Isotropic if covariances.ndim == 1 else Dense)(means, covariances), slice(0, len(means)))]
 
-    def _log_joint(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """``log w_k p(alpha x_0 + sigma eps = x | k)``, float64 ``(B, K)``."""
-        densities = [group.log_densities(self._flat(x), alpha, sigma) for group, _ in self._groups]
+    def _log_joint(self, x: Tensor, alpha: Tensor, sigma: Tensor, whole: bool = True) -> Tensor:
+        """``log w_k p(alpha x_0 + sigma eps = x | k)``, float64 ``(B, K)``; up to a term of all ``k``, if not whole."""
+        whole = whole or len(self._groups) > 1
+        densities = [group.log_densities(self._flat(x), alpha, sigma, whole) for group, _ in self._groups]
         return self.weights.to(x.device).log() + torch.cat(densities, dim=1)
 
     def _noisy_log_density(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -153,7 +154,7 @@ class GaussianMixture:
         if len(self.weights) == 1:
             shares = torch.ones(len(x), 1, dtype=torch.float64, device=x.device)
         else:
-            shares = self._log_joint(x, alpha, sigma).softmax(1)
+            shares = self._log_joint(x, alpha, sigma, whole=False).softmax(1)
         parts = [group.denoise(self._flat(x), shares[:, span], alpha, sigma) for group, span in self._groups]
         return sum(parts[1:], parts[0]).reshape(x.shape)
 
@@ -200,6 +201,7 @@ class GaussianMixturePrior(BasePrior):
 
     value_range = (0.0, 1.0)
     bounded = False
+    light = True
     name = "mixture"
 
     def __init__(

@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+#: What only ``--posterior`` takes, by the names of :func:`restore.benchmark.posterior.run_posterior`.
+KNOWN = ("protocols", "draws", "problems", "dimensions", "steps")
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds what :func:`restore.benchmark.pictures` can be told."""
@@ -14,7 +17,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--posterior",
         action="store_true",
-        help="in place of pictures, problems whose posterior is known exactly; --methods are then all by default",
+        help="in place of pictures, problems whose posterior is known exactly; --methods are then all by default, "
+        "and the peers that are installed",
+    )
+    known = parser.add_argument_group("with --posterior")
+    known.add_argument(
+        "--protocols", nargs="+", metavar="NAME", help="gaussian, mixture or both (default: both)"
+    )
+    known.add_argument("--draws", type=int, help="draws of each posterior (default: 4000 and 1000)")
+    known.add_argument("--problems", type=int, help="measurements of each kind (default: 3 and 8)")
+    known.add_argument(
+        "--dimensions", type=_numbers, help="numbers of values of the mixture, e.g. 8,80 (default: 8,80,800)"
+    )
+    known.add_argument(
+        "--steps", type=int, help="steps of every method (default: 200 for the Gaussian; each method's own)"
     )
     parser.add_argument("--prior", default="photo", help="name or folder of the prior (default: photo)")
     parser.add_argument(
@@ -54,9 +70,22 @@ def run(args: argparse.Namespace) -> None:
         if args.folder is not None:
             raise ValueError("--posterior makes its own problems: leave the folder out")
         if args.tasks or args.limit or args.calls or args.samples != 1 or args.prior != "photo":
-            raise ValueError("--posterior takes --methods, --seed, --output and --quiet alone")
-        run_posterior(args.methods, seed=args.seed, output=args.output, progress=not args.quiet)
+            raise ValueError(
+                f"--posterior takes --methods, {', '.join(map(_flag, KNOWN))}, --seed, --output and --quiet alone"
+            )
+        given = {name: getattr(args, name) for name in KNOWN if getattr(args, name) is not None}
+        run_posterior(
+            args.methods,
+            peers=args.methods is None,
+            seed=args.seed,
+            output=args.output,
+            progress=not args.quiet,
+            **given,
+        )
         return
+    alone = [_flag(name) for name in KNOWN if getattr(args, name) is not None]
+    if alone:
+        raise ValueError(f"{alone[0]} is for --posterior; on pictures, write ddnm:steps=50 or use --calls")
     if args.folder is None:
         raise ValueError("give a folder of pictures, or --posterior")
     results = pictures(
@@ -75,6 +104,10 @@ def run(args: argparse.Namespace) -> None:
     )
     print(markdown(results), end="")
     print(f"wrote {args.output}")
+
+
+def _flag(name: str) -> str:
+    return f"--{name}"
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, TypeVar
 
 import torch
@@ -43,6 +43,23 @@ class Problem:
     randomness: Randomness
     poisson: PoissonNoise | None = None
     scale: float = 1.0
+
+    def select(self, index: Tensor, randomness: Randomness) -> Problem:
+        """The problem of some images of its batch.
+
+        Args:
+            index: Positions of the images, ``(N,)``; one may come more than once.
+            randomness: Their streams.
+        """
+        return replace(
+            self,
+            y=self.y[index],
+            operator=None if self.operator is None else self.operator.select(index),
+            noise=self.noise[index],
+            shape=(len(index), *self.shape[1:]),
+            randomness=randomness,
+            poisson=None if self.poisson is None else self.poisson.select(index),
+        )
 
     def variance(self, y_clean: Tensor) -> Tensor:
         """Variance of the noise in every number of the measurement, broadcastable to ``(B, ...)``.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from restore.methods.base import Problem, Self
-from restore.methods.guided import Guided, View, diagonal_log_density, inner
+from restore.methods.guided import Guided, View, diagonal_log_density
 from restore.prior import BasePrior, per_image
 from restore.samplers import DDPM, Sampler
 
@@ -132,43 +132,18 @@ class DPS(Guided):
     def correct(self, view: View) -> Tensor:
         """The estimate after one step of steepest descent."""
         with torch.no_grad():
-            length, image = self.descent(view)
+            length, image = view.descent
             corrected = view.x_hat.detach() + per_image(length, image) * image
         return self.prior.clip(corrected) if self.clip else corrected
 
     def log_density(self, view: View) -> Tensor:
         """``log N(y; A x_hat, S)`` of every image, with one number for ``S``: its quotient with the residual."""
-        length, _ = self.descent(view)
+        length, _ = view.descent
         length = length.reshape(-1, *[1] * (view.residual.ndim - 1))
         # Without a step there is no quotient: no residual, or nothing that the state could change in it.
         least = view.noise + 1e-3 * view.unit_variance
         variance = torch.where(length > 0, 1 / length, least)
         return diagonal_log_density(view.residual, variance.expand_as(view.residual))
-
-    def descent(self, view: View) -> tuple[Tensor, Tensor]:
-        """Length ``tau`` of the step, ``(B,)``, and its direction ``C A'^T r``."""
-        pull = self.weighed(view.residual, view.noise)
-        gradient = view.adjoint(pull)
-        image = view.covariance(gradient, last=True)
-        misfit = inner(view.residual, pull)
-        # C is positive as far as the prior is exact; where it is not, there is no step that would go down.
-        spread = inner(gradient, image)
-        curvature = spread + inner(pull, view.noise * pull)
-        return torch.where((spread > 0) & (curvature > 0), misfit / curvature, 0), image
-
-    def weighed(self, residual: Tensor, variance: Tensor) -> Tensor:
-        """The residual, each of its numbers by how far it can be trusted: all alike but under photon noise.
-
-        Beside the noise, a residual holds what the estimate does not know yet, as much as it is larger than the noise.
-        """
-        if self.problem.poisson is None:
-            return residual
-
-        def mean(x: Tensor) -> Tensor:
-            return x.flatten(1).mean(1).reshape(-1, *[1] * (x.ndim - 1))
-
-        unknown = (mean(residual**2) - mean(variance)).clamp(min=0)
-        return residual * (unknown + mean(variance)) / (unknown + variance)
 
     def constrain(self, x_s: Tensor, x_t: Tensor, x_hat: Tensor, t: float, s: float) -> Tensor:
         """The paper's gradient step."""

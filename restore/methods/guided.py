@@ -20,6 +20,8 @@ from restore.samplers import DDIM, Sampler
 class View:
     """The state as the measurement sees it: all that a guided method may use at one step.
 
+    What costs a backward pass is kept: a twist asks for it twice, to correct the estimate and for the density.
+
     Attributes:
         x_hat: The prior's estimate, ``(B, C, H, W)``, with the graph that leads to the state.
         residual: ``r = y - A(x_hat)``, ``(B, ...)``.
@@ -30,6 +32,7 @@ class View:
         operator: The operator.
         alpha: ``alpha_t``.
         sigma: ``sigma_t``.
+        keep: Whether the density is asked for as well as the correction.
     """
 
     x_hat: Tensor
@@ -39,6 +42,7 @@ class View:
     operator: Operator
     alpha: float
     sigma: float
+    keep: bool = False
 
     @property
     def linear(self) -> LinearOperator:
@@ -60,13 +64,56 @@ class View:
         return self.linear(self.covariance(self.adjoint(r))) + self.noise * r
 
     @cached_property
-    def dense_marginal(self) -> Tensor:
-        """``S`` as matrices ``(B, m, m)``, for measurements of few numbers: m backward passes."""
+    def descent(self) -> tuple[Tensor, Tensor]:
+        """The step of steepest descent down the misfit: length ``tau`` ``(B,)``, direction ``C A'^T r``.
+
+        One backward pass. See :class:`restore.methods.DPS` for the formula.
+        """
+        pull = self.weighed
+        gradient = self.adjoint(pull)
+        image = self.covariance(gradient, last=True)
+        misfit = inner(self.residual, pull)
+        # C is positive as far as the prior is exact; where it is not, there is no step that would go down.
+        spread = inner(gradient, image)
+        curvature = spread + inner(pull, self.noise * pull)
+        return torch.where((spread > 0) & (curvature > 0), misfit / curvature, 0), image
+
+    @property
+    def weighed(self) -> Tensor:
+        """The residual, each of its numbers by how far it can be trusted: all alike but under photon noise.
+
+        Beside the noise, a residual holds what the estimate does not know yet, as much as it is larger than the noise.
+        """
+        if self.noise[0].numel() == 1:
+            return self.residual
+
+        def mean(x: Tensor) -> Tensor:
+            return x.flatten(1).mean(1).reshape(-1, *[1] * (x.ndim - 1))
+
+        unknown = (mean(self.residual**2) - mean(self.noise)).clamp(min=0)
+        return self.residual * (unknown + mean(self.noise)) / (unknown + self.noise)
+
+    @cached_property
+    def columns(self) -> Tensor:
+        """``C A^T`` as images ``(B, m, C, H, W)``, for measurements of few numbers: m backward passes."""
         shape, m = self.residual.shape, self.residual[0].numel()
         units = torch.eye(m, device=self.residual.device, dtype=self.residual.dtype)
-        columns = [self.marginal(unit.reshape(1, *shape[1:]).expand(shape)).flatten(1) for unit in units]
-        matrix = torch.stack(columns, dim=2)
-        return (matrix + matrix.mT) / 2  # J is symmetric only as far as the prior is exact.
+        return torch.stack(
+            [self.covariance(self.adjoint(unit.reshape(1, *shape[1:]).expand(shape))) for unit in units],
+            dim=1,
+        )
+
+    @cached_property
+    def spectrum(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues ``(B, m)`` of the whole ``S``, and eigenvectors ``(B, m, m)``, float64; from :attr:`columns`."""
+        seen = [self.linear(column).flatten(1) for column in self.columns.unbind(1)]
+        noise = self.noise.expand_as(self.residual).flatten(1).double()
+        matrix = torch.stack(seen, dim=2).double() + torch.diag_embed(noise)
+        # J is symmetric only as far as the prior is exact.
+        values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
+        # At least the noise; and where there is none, S has no inverse in a direction that nothing is measured of.
+        floor = noise.amin(1, keepdim=True).clamp(min=1e-6 * self.unit_variance)
+        return values.maximum(floor), vectors
 
     @cached_property
     def row_variance(self) -> Tensor:
@@ -134,7 +181,7 @@ class Guided(Method):
         with torch.no_grad():
             measured = operator(x_hat)
             residual, noise = self.problem.y - measured, self.problem.variance(measured)
-        return View(x_hat, residual, noise, covariance, operator, alpha, sigma)
+        return View(x_hat, residual, noise, covariance, operator, alpha, sigma, keep)
 
     def correct(self, view: View) -> Tensor:
         """The corrected estimate."""

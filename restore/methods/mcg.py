@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from torch import Tensor
 
+from restore.methods.base import Problem, Self
 from restore.methods.dps import DPS
-from restore.prior import per_image
+from restore.prior import BasePrior, per_image
+from restore.samplers import Sampler
 
 
 @dataclass(kw_only=True)
@@ -29,8 +31,11 @@ class MCG(DPS):
     where ``z'`` is such that the noise of ``y``, of the state and of ``u`` add up to ``sigma_s^2`` in every direction,
     measured or not. Without noise this is the formula above; where noise is all there is, nothing is replaced.
 
-    DPS's correction and the replacement both use ``y``: a noisy one counts twice, and what is measured varies about
-    half as much as it should. The noise ``c`` is that of an ancestral step, whatever sampler is given.
+    DPS's correction and the replacement both use ``y``, and a noisy one would count twice: what is measured would vary
+    half as much as it should. So each of them gets half of it, a likelihood to the power of 1/2, which for Gaussian
+    noise is twice the variance; together they have the whole once. With a number for ``zeta``, the gradient is not
+    that of a likelihood, and the replacement has all of ``y``. The noise ``c`` is that of an ancestral step, whatever
+    sampler is given.
 
     Args:
         zeta: DPS's step size.
@@ -51,11 +56,24 @@ class MCG(DPS):
     needs: ClassVar[tuple[str, ...]] = ("linear",)
     takes_poisson: ClassVar[bool] = False
 
+    def bind(
+        self: Self, prior: BasePrior, problem: Problem, sampler: Sampler | None, steps: int | None
+    ) -> Self:
+        """A copy that is ready to run, on a measurement of twice the variance, since it is used twice."""
+        assert isinstance(self, MCG)
+        if self.zeta is None:
+            problem = replace(problem, noise=math.sqrt(2) * problem.noise)
+        return super().bind(prior, problem, sampler, steps)
+
     def constrain(self, x_s: Tensor, x_t: Tensor, x_hat: Tensor, t: float, s: float) -> Tensor:
         """DPS's gradient step, then the replacement."""
         x_s = super().constrain(x_s, x_t, x_hat, t, s)
         (alpha_t, sigma_t), (alpha_s, sigma_s) = self.prior.schedule(t), self.prior.schedule(s)
-        operator, y, noise = self.linear_operator(), self.problem.y, self.problem.noise
+        operator, y, noise = (
+            self.linear_operator(),
+            self.problem.y,
+            self.problem.noise,
+        )
         seen = alpha_s * y + sigma_s * operator(self.noise_like(x_s))
         share = 1 - (alpha_t * sigma_s / (alpha_s * sigma_t)) ** 2  # of fresh noise, c^2 / sigma_s^2
         if sigma_s == 0 or share == 0:

@@ -63,7 +63,18 @@ class MMPS(Guided):
         return self.prior.schedule.times(self.steps, spacing=self.spacing, lowest=1 / 3)
 
     def correct(self, view: View) -> Tensor:
-        """Conjugate gradients on ``S u = r``, of which the image ``C A^T u`` is gathered on the way."""
+        """``x_hat + C A^T u``, where ``S u = r`` is solved directly if the density needs all of ``S`` anyway."""
+        with torch.no_grad():
+            if view.keep and view.residual[0].numel() <= MOST_DENSE:
+                variances, directions = view.spectrum
+                u = directions @ (coordinates(view, directions) / variances)[..., None]
+                x = view.x_hat.detach() + (view.columns * u[..., None, None].to(view.columns)).sum(1)
+            else:
+                x = self.conjugate_gradients(view)
+        return self.prior.clip(x) if self.clip else x
+
+    def conjugate_gradients(self, view: View) -> Tensor:
+        """The corrected estimate, gathered on the way to ``S u = r``."""
         with torch.no_grad():
             x = view.x_hat.detach().clone()
             r = view.residual
@@ -86,7 +97,7 @@ class MMPS(Guided):
                     break
                 # An image that has come to an end may have no residual left to divide by.
                 p = z + per_image(torch.where(active, rho / before, 0), r) * p
-        return self.prior.clip(x) if self.clip else x
+        return x
 
     def precondition(self, view: View, r: Tensor) -> Tensor:
         """``S^{-1} r`` as it would be for independent pixels, where that has a closed form; else ``r``."""
@@ -104,9 +115,10 @@ class MMPS(Guided):
         """``log N(y; A x_hat, S)`` of every image: with all of ``S`` for few numbers, else with its row sums."""
         if view.residual[0].numel() > MOST_DENSE:
             return diagonal_log_density(view.residual, view.row_variance)
-        variances, directions = torch.linalg.eigh(view.dense_marginal.double())
-        # At least the noise; and where there is none, S has no inverse in a direction that nothing is measured of.
-        noise = view.noise.expand_as(view.residual).flatten(1).amin(1, keepdim=True).double()
-        variances = variances.maximum(noise.clamp(min=1e-6 * view.unit_variance))
-        coordinates = (directions.mT @ view.residual.double().flatten(1)[..., None])[..., 0]
-        return diagonal_log_density(coordinates, variances).to(view.residual)
+        variances, directions = view.spectrum
+        return diagonal_log_density(coordinates(view, directions), variances).to(view.residual)
+
+
+def coordinates(view: View, directions: Tensor) -> Tensor:
+    """The residual in an orthonormal basis ``(B, m, m)``, float64 ``(B, m)``."""
+    return (directions.mT @ view.residual.double().flatten(1)[..., None])[..., 0]

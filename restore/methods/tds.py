@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -9,10 +10,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from restore.memory import states_at_once
 from restore.methods.base import Method, Problem, Self
 from restore.methods.guided import Guided, inner
 from restore.prior import BasePrior
+from restore.quality import QualityWarning
 from restore.samplers import DPMSolver, Sampler
+
+#: Below this effective sample size, one particle has nearly all the weight.
+ALONE = 1.5
 
 
 @dataclass(kw_only=True)
@@ -29,8 +35,9 @@ class TDS(Method):
     the limit of many particles and steps it is an exact draw from the posterior, whatever the twist.
 
     Every picture, and every draw of ``samples=n``, has particles of its own: a run costs ``particles`` times what its
-    twist costs. On photographs, where likelihoods of hundreds of thousands of numbers are compared, one particle
-    takes all the weight after a few steps; it is for measurements of few numbers.
+    twist costs. The network sees as many of them at once as fit into memory; results do not depend on it. On
+    photographs, where likelihoods of hundreds of thousands of numbers are compared, one particle takes all the weight
+    after a few steps; a :class:`~restore.quality.QualityWarning` tells of it. It is for measurements of few numbers.
 
     Args:
         particles: Particles per draw.
@@ -63,6 +70,9 @@ class TDS(Method):
     _proposal: Sampler = field(init=False, repr=False, compare=False)
     _log_weight: Tensor = field(init=False, repr=False, compare=False)
     _ess: Tensor = field(init=False, repr=False, compare=False)
+    _alone: Tensor = field(init=False, repr=False, compare=False)
+    _chunks: list[tuple[Tensor, Guided]] = field(init=False, repr=False, compare=False)
+    _said: set[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         from restore.methods import as_method
@@ -79,6 +89,7 @@ class TDS(Method):
                 f"not {self.particles} and {self.threshold}"
             )
         self.twist, self.particles = twist, int(self.particles)
+        self._said = set()  # Copies that are bound to a run share it: a warning is given once.
 
     @property
     def states_per_draw(self) -> int:
@@ -109,6 +120,18 @@ class TDS(Method):
         pictures = problem.shape[0] // run.particles
         run._log_weight = torch.zeros(pictures, run.particles, device=problem.y.device)
         run._ess = torch.full((pictures,), float(run.particles), device=problem.y.device)
+        run._alone = torch.zeros(pictures, device=problem.y.device)
+        height, width = problem.shape[-2:]
+        at_once = states_at_once(height * width, problem.y.device, gradient=True, light=prior.light)
+        run._chunks = [
+            (
+                index,
+                run.guide.bind(
+                    prior.select(index), problem.select(index, problem.randomness), sampler, steps
+                ),
+            )
+            for index in torch.arange(problem.shape[0], device=problem.y.device).split(at_once)
+        ]
         return run
 
     def times(self) -> Sequence[float]:
@@ -140,22 +163,15 @@ class TDS(Method):
 
     def _twisted(self, x_t: Tensor, t: float) -> tuple[Tensor, Tensor, Tensor]:
         """The prior's estimate, the twist's, and ``log p(y | x_t)`` as the twist has it, ``(pictures, particles)``."""
-        guide = self.guide
-        x_t = x_t.detach().requires_grad_(True)
-        with torch.enable_grad():
-            x_hat = self.prior(x_t, t)
-            x_hat = self.prior.clip(x_hat) if guide.clip else x_hat
-        if self.prior.schedule(t)[0] == 0:  # Of noise alone no state is better than another.
-            return x_hat.detach(), x_hat.detach(), torch.zeros_like(self._log_weight)
-        view = guide.view(x_t, x_hat, t, keep=True)
-        with torch.no_grad():
-            log_twist = guide.log_density(view).reshape(self._log_weight.shape)
-            return x_hat.detach(), guide.correct(view), log_twist
+        found = [_twisted(guide, x_t[index], t) for index, guide in self._chunks]
+        x_hat, corrected, log_twist = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return x_hat, corrected, log_twist.reshape(self._log_weight.shape)
 
     def _resampled(self) -> Tensor | None:
         """Which state each state is to be replaced by, ``(B,)``; None where no picture needs it."""
         uniform = self._uniform()  # Always drawn: what one picture draws must not hang on its neighbours.
         self._ess = 1 / torch.softmax(self._log_weight, dim=1).square().sum(1)
+        self._alone += self._ess < ALONE
         poor = self._ess < self.threshold * self.particles
         if not bool(poor.any()):
             return None
@@ -177,7 +193,19 @@ class TDS(Method):
         return torch.special.ndtr(normal[:, 0])
 
     def finish(self, x: Tensor) -> Tensor:
-        """One particle of every picture, drawn by its weight."""
+        """One particle of every picture, drawn by its weight; and a warning, if there was mostly one to draw from."""
+        steps = len(self.times()) - 1
+        if self.particles > 1 and bool((self._alone > steps / 2).any()) and "alone" not in self._said:
+            self._said.add("alone")
+            warnings.warn(
+                f"in {int(self._alone.max())} of {steps} steps one of the {self.particles} particles of a draw had "
+                f"nearly all the weight (an effective sample size below {ALONE}): the others were for nothing, and the "
+                f"draw is hardly better than the twist's own. That is so where many numbers are measured, or few very "
+                f"precisely. method={self.guide.name!r} makes such draws at a {self.particles}th of the cost; more "
+                f"steps, a better twist (mmps) or many more particles may raise the size",
+                QualityWarning,
+                stacklevel=2,
+            )
         chosen = self._systematic(self._uniform(), 1)[:, 0]
         rows = self.particles * torch.arange(len(chosen), device=x.device) + chosen
         return x[rows]
@@ -185,3 +213,17 @@ class TDS(Method):
     def report(self) -> dict[str, Tensor]:
         """The effective sample size of every picture before it was resampled, from 1 to the number of particles."""
         return {"effective_sample_size": self._ess}
+
+
+def _twisted(guide: Guided, x_t: Tensor, t: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The prior's estimate, the twist's, and ``log p(y | x_t)`` ``(B,)``, of states that are worked on at once."""
+    x_t = x_t.detach().requires_grad_(True)
+    with torch.enable_grad():
+        x_hat = guide.prior(x_t, t)
+        x_hat = guide.prior.clip(x_hat) if guide.clip else x_hat
+    if guide.prior.schedule(t)[0] == 0:  # Of noise alone no state is better than another.
+        return x_hat.detach(), x_hat.detach(), x_hat.new_zeros(len(x_hat))
+    view = guide.view(x_t, x_hat, t, keep=True)
+    with torch.no_grad():
+        log_twist = guide.log_density(view)
+        return x_hat.detach(), guide.correct(view), log_twist

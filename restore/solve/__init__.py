@@ -37,10 +37,10 @@ from restore.solve.checks import (
     whole_number,
 )
 from restore.solve.loop import Callback, State, downward, progress_bar, reporter, sampling_loop
-from restore.solve.parts import PIXELS_AT_ONCE, device_for, in_precision, parts_of, with_labels_of
+from restore.solve.parts import device_for, in_precision, parts_of
 from restore.solve.ranges import in_range_of, to_unit
 
-__all__ = ["PIXELS_AT_ONCE", "Callback", "State", "sample", "sampling_loop", "solve", "suited"]
+__all__ = ["Callback", "State", "sample", "sampling_loop", "solve", "suited"]
 
 
 @torch.inference_mode(False)  # Gradients are needed even if the caller's code is not to keep any.
@@ -174,25 +174,24 @@ def solve(
     target, physics, noise_std = in_range_of(denoiser, batch, operator, noise_std, shape, poisson)
 
     randomness = Randomness.for_draws(seed, images, count, where)
-    parts = parts_of(images * count, shape, where, chosen)
-    times = chosen.bind(
-        denoiser, Problem(target, physics, noise_std, (1, *shape), randomness), scheme, steps
-    ).times()
+    parts = parts_of(images * count, shape, where, chosen, denoiser.light)
+    whole = Problem(
+        target,
+        physics,
+        noise_std,
+        (images, *shape),
+        randomness,
+        poisson,
+        denoiser.value_range[1] - denoiser.value_range[0],
+    )
+    times = chosen.bind(denoiser, whole, scheme, steps).times()
     results = []
     with progress_bar(len(parts) * downward(times), chosen.name, progress) as bar:
         for part in parts:
             states = [draw % images for draw in part for _ in range(chosen.states_per_draw)]
             index = torch.tensor(states, device=where)
-            problem = Problem(
-                target[index],
-                physics.select(index),
-                noise_std[index],
-                (len(states), *shape),
-                randomness.part(part, chosen.states_per_draw),
-                None if poisson is None else poisson.select(index),
-                denoiser.value_range[1] - denoiser.value_range[0],
-            )
-            run = chosen.bind(with_labels_of(denoiser, index), problem, scheme, steps)
+            problem = whole.select(index, randomness.part(part, chosen.states_per_draw))
+            run = chosen.bind(denoiser.select(index), problem, scheme, steps)
             report = reporter(callback, denoiser, downward(times), part)
             results.append(to_unit(denoiser, sampling_loop(run, bar.update, report)))
     result = torch.cat(results)
@@ -254,12 +253,12 @@ def sample(
     where = device_for(device, prior, torch.empty(0))
     denoiser = denoiser.to(where)
     randomness = Randomness.for_draws(seed, 1, shape[0], where)
-    parts, pictures = parts_of(shape[0], shape, where, Method()), []
+    parts, pictures = parts_of(shape[0], shape, where, Method(), denoiser.light), []
     with progress_bar(len(parts) * steps, "sampling", progress) as bar:
         for part in parts:
             nothing = torch.empty(len(part), 0, device=where)
             size = (len(part), *shape[1:])
             problem = Problem(nothing, None, nothing.sum(1), size, randomness.part(part))
-            run = Method().bind(with_labels_of(denoiser, torch.tensor(part)), problem, scheme, steps)
+            run = Method().bind(denoiser.select(torch.tensor(part)), problem, scheme, steps)
             pictures.append(sampling_loop(run, bar.update, reporter(callback, denoiser, steps, part)))
     return to_unit(denoiser, torch.cat(pictures))

@@ -73,7 +73,7 @@ def run_posterior(
         The tables that were printed.
 
     Raises:
-        ValueError: If there is no such method or protocol.
+        ValueError: If there is no such method or protocol, or a number is too small.
         TypeError: If a method has no such option.
 
     Example:
@@ -87,6 +87,9 @@ def run_posterior(
     unknown = sorted(set(protocols) - set(PROTOCOLS))
     if unknown:
         raise ValueError(f"unknown protocol {unknown[0]!r}; known are {', '.join(PROTOCOLS)}")
+    for name, value, least in (("draws", draws, 2), ("problems", problems, 1), ("steps", steps, 1)):
+        if value is not None and value < least:
+            raise ValueError(f"{name} must be at least {least}, not {value}")
     names = [method.name for method in methods_table()] if methods is None else methods
     contenders = [method_contender(name) for name in names]
     few = [
