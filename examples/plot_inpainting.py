@@ -92,8 +92,9 @@ show({f"{name}\n{hole_psnr(picture):.1f} dB": picture for name, picture in resul
 #
 # :func:`restore.solve` is the general call: a measurement, what made it, and a method with its options. Every method
 # can fill holes. RePaint pastes the measured pixels into every step, and goes up and down again so that the rest comes
-# to agree with them; SDEdit starts half way down, from noise on holes of mid-grey; DPIR draws nothing: it looks
-# for the one picture that the network leaves as it is, which is smooth where little is known. :doc:`/guide/methods` tells what they cost.
+# to agree with them; SDEdit starts half way down, from noise on holes of mid-grey; DPIR draws nothing: it looks for the
+# one picture that the network leaves as it is, which is smooth where little is known. :doc:`/guide/methods` tells what
+# they cost.
 
 y = truth * mask[..., None]
 common = {"seed": 0, "progress": False}

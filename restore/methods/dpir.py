@@ -36,7 +36,7 @@ class DPIR(Method):
 
     Example:
         >>> DPIR(turns=False)
-        DPIR(lam=0.1, first=0.5, last=0.01, turns=False)
+        DPIR(lam=0.23, first=0.5, last=0.01, turns=False)
     """
 
     name: ClassVar[str] = "dpir"
@@ -48,7 +48,7 @@ class DPIR(Method):
     needs: ClassVar[tuple[str, ...]] = ("linear",)
     default_steps: ClassVar[int] = 40
 
-    lam: float = 0.1
+    lam: float = 0.23
     first: float = 0.5
     last: float = 0.01
     turns: bool = True
