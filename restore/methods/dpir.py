@@ -36,7 +36,7 @@ class DPIR(Method):
 
     Example:
         >>> DPIR(turns=False)
-        DPIR(lam=0.23, first=0.5, last=0.01, turns=False)
+        DPIR(lam=0.23, first=0.5, last=0.005, turns=False)
     """
 
     name: ClassVar[str] = "dpir"
@@ -50,7 +50,7 @@ class DPIR(Method):
 
     lam: float = 0.23
     first: float = 0.5
-    last: float = 0.01
+    last: float = 0.005
     turns: bool = True
 
     number: int = field(init=False, repr=False, compare=False)
