@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_guided_methods import CASES, SIZE, bound, measured, prior_of
 from toys import PixelPrior
 
@@ -11,7 +13,7 @@ import restore
 from operators import Identity, Mask
 from restore.analytic import operator_matrix
 from restore.methods import DPIR
-from restore.methods.dpir import turned, turned_back
+from restore.methods.dpir import filled, turned, turned_back
 
 
 @pytest.mark.parametrize(("operator", "channels"), CASES)
@@ -92,6 +94,29 @@ def test_eight_ways_to_turn_a_picture():
     assert len({tuple(way.flatten().tolist()) + tuple(way.shape) for way in ways}) == 8
     for way, picture in enumerate(ways):
         assert torch.equal(turned_back(picture, way), x)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.floats(0.02, 0.98), st.floats(-3, 3), st.integers(0, 2**31))
+@settings(deadline=None, max_examples=60)
+def test_holes_are_filled_with_what_is_around_them(height, width, share, level, seed):
+    generator = torch.Generator().manual_seed(seed)
+    measured = (torch.rand(2, 1, height, width, generator=generator) < share).float().expand(2, 3, -1, -1)
+    x = torch.rand(2, 3, height, width, generator=generator)
+    known = x * measured
+    result = filled(known, measured)
+    torch.testing.assert_close(result * measured, known)
+    if measured.flatten(1).any(1).all():
+        assert (result <= known.flatten(2).max() + 1e-5).all()
+        constant = filled(level * measured, measured)  # What surrounds a hole fills it.
+        torch.testing.assert_close(constant, torch.full_like(x, level), atol=1e-4, rtol=0)
+
+
+def test_a_ramp_is_filled_as_a_ramp():
+    """Of the 8 columns of a hole in a ramp from 0 to 1 none is off by more than a quarter of the hole's step."""
+    x = torch.linspace(0, 1, 64).expand(1, 1, 64, 64).clone()
+    measured = torch.ones_like(x)
+    measured[..., 28:36] = 0
+    assert float((filled(x * measured, measured) - x).abs().max()) < 0.05
 
 
 def test_the_measured_pixels_stay_and_the_seed_does_not_matter():

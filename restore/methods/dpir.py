@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from operators import Mask
 from restore.methods.base import Method
 from restore.prior import per_image
 
@@ -69,9 +71,14 @@ class DPIR(Method):
         return [*(schedule.time_of(self.first * (high - low) * float(level)) for level in levels), 0.0]
 
     def start(self, t: float) -> Tensor:
-        """A picture made from the measurement."""
+        """A picture made from the measurement; the holes of a mask are filled smoothly."""
         self.number = 0
-        return self.image_from_measurement()
+        operator = self.problem.operator
+        if not isinstance(operator, Mask):
+            return self.image_from_measurement()
+        # A network that is shown grey letters in a white wall may take them for letters.
+        measured = (operator.mask != 0).float().expand_as(self.problem.y)
+        return filled(self.problem.y / torch.where(operator.mask != 0, operator.mask, 1), measured)
 
     def step(self, x_t: Tensor, t: float, s: float) -> Tensor:
         """The measurement, then the denoiser; the state is a picture, and holds no noise."""
@@ -98,6 +105,23 @@ class DPIR(Method):
         """The picture; projected on a measurement that has no noise."""
         exact = self.linear_operator().prox(self.problem.y, x, torch.zeros_like(self.problem.noise))
         return torch.where((self.problem.noise == 0).reshape(-1, 1, 1, 1), exact, x)
+
+
+def filled(x: Tensor, measured: Tensor) -> Tensor:
+    """A picture whose holes hold what the picture of half the size has there, and so on to where there are no holes.
+
+    Args:
+        x: ``(B, C, H, W)``.
+        measured: 1 where ``x`` counts, and 0 in the holes, in the same shape.
+    """
+    if bool(measured.all()) or max(x.shape[-2:]) == 1:
+        return x
+    total, share = (
+        F.avg_pool2d(part, 2, ceil_mode=True, count_include_pad=False) for part in (x * measured, measured)
+    )
+    coarse = filled(total / share.clamp(min=1e-6), (share > 0).float())
+    smooth = F.interpolate(coarse, x.shape[-2:], mode="bilinear", align_corners=False)
+    return torch.where(measured > 0, x, smooth)
 
 
 def turned(x: Tensor, way: int) -> Tensor:
