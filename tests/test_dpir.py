@@ -10,7 +10,7 @@ from test_guided_methods import CASES, SIZE, bound, measured, prior_of
 from toys import PixelPrior
 
 import restore
-from operators import Identity, Mask
+from operators import Blur, Identity, Mask, gaussian_kernel
 from restore.analytic import operator_matrix
 from restore.methods import DPIR
 from restore.methods.dpir import filled, turned, turned_back
@@ -26,7 +26,7 @@ def test_a_step_follows_its_formula(operator, channels, noise):
     x = torch.randn(1, channels, *SIZE, generator=torch.Generator().manual_seed(0))
     alpha, sigma = prior.schedule(t)
     a = operator_matrix(operator, (channels, *SIZE))
-    rho = max(2.0 * noise**2 * alpha**2 / sigma**2, 1e-10)
+    rho = 2.0 * max(noise, 1e-3) ** 2 * alpha**2 / sigma**2
     normal = a.T @ a + rho * torch.eye(x.numel()).double()
     z = torch.linalg.solve(normal, a.T @ y.double().flatten() + rho * x.double().flatten())
     expected = prior(alpha * z.reshape(x.shape).float(), t)
@@ -67,15 +67,43 @@ def test_with_noise_the_end_is_the_fixed_point(operator, channels):
 def test_nothing_is_removed_below_the_noise_of_each_picture():
     prior = PixelPrior()
     operator, y = Identity(), torch.rand(3, 3, 8, 8)
-    run = DPIR().bind(
-        prior,
-        restore.methods.Problem(y, operator, torch.tensor([0.0, 0.05, 0.3]), (3, 3, 8, 8), None),
-        None,
-        None,
-    )
-    t = prior.schedule.time_of(0.1)
-    expected = [t, t, prior.schedule.time_of(0.3)]
-    assert run.not_below_noise(t).tolist() == pytest.approx(expected, abs=1e-6)
+    problem = restore.methods.Problem(y, operator, torch.tensor([0.0, 0.05, 0.3]), (3, 3, 8, 8), None)
+    run, times = DPIR().bind(prior, problem, None, None), []
+    run.estimate = lambda x_t, t: times.append(t.tolist()) or x_t
+    run.step(run.start(1.0), t := prior.schedule.time_of(0.1), 0.0)
+    assert times == [pytest.approx([t, t, prior.schedule.time_of(0.3)], abs=1e-6)]
+
+
+@pytest.mark.parametrize("boundary", ["circular", "reflect"])
+def test_rounding_is_not_blown_up(boundary):
+    """A blurred picture in 8 bits that is said to have no noise has that of rounding."""
+    rows, columns = torch.meshgrid(torch.linspace(0, 9, 48), torch.linspace(0, 9, 48), indexing="ij")
+    x = (0.5 + 0.4 * torch.sin(rows * columns)).expand(3, 48, 48)
+    blur = Blur(gaussian_kernel(1.6), boundary=boundary)
+    y = (255 * blur(x[None])[0]).round() / 255
+    found = restore.solve(y, blur, "dpir", steps=8, progress=False)
+    assert (found - x).square().mean() < (y - x).square().mean()
+
+
+class Upright(PixelPrior):
+    """Says how it was asked."""
+
+    image_size = (6, 5)
+
+
+def test_a_prior_for_one_size_is_not_shown_turned_pictures():
+    y = torch.rand(3, 6, 5)
+    x = restore.solve(y, Identity(), "dpir", prior=Upright(), noise=0.1, steps=9, progress=False)
+    assert x.shape == y.shape
+
+
+def test_priors_of_one_kind_of_picture_see_them_upright():
+    faces = restore.load_prior("photo")
+    problem = restore.methods.Problem(torch.zeros(1), Identity(), torch.zeros(1), (1, 3, 8, 8), None)
+    assert DPIR().bind(faces, problem, None, None).turns_for_prior
+    faces.config = {**faces.config, "domain": "faces"}
+    assert not DPIR().bind(faces, problem, None, None).turns_for_prior
+    assert DPIR(turns=True).bind(faces, problem, None, None).turns_for_prior
 
 
 def test_the_levels_fall_evenly_in_the_logarithm():
@@ -124,7 +152,7 @@ def test_the_measured_pixels_stay_and_the_seed_does_not_matter():
     kept = torch.rand(12, 20, generator=torch.Generator().manual_seed(1)) < 0.4
     one, other = (restore.solve(y, Mask(kept), "dpir", steps=5, seed=s, progress=False) for s in (0, 1))
     assert torch.equal(one, other)
-    torch.testing.assert_close(one * kept, y * kept, atol=1e-5, rtol=0)
+    torch.testing.assert_close(one * kept, y * kept, atol=1e-3, rtol=0)
 
 
 def test_draws_are_refused_before_the_first_call():

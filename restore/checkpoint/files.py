@@ -79,8 +79,6 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         _check_archive(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
-    except MemoryError:
-        raise
     except Exception as error:  # A damaged file makes torch raise anything, from EOFError to struct.error.
         raise ValueError(f"{str(path)!r} {_what_is_wrong(path, archive, str(error))}") from error
     if not isinstance(content, Mapping):

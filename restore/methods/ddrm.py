@@ -111,7 +111,7 @@ class DDRM(Method):
         low, known = (1 - self.eta**2) ** 0.5 * level, (ybar - estimate) / deviation
         if self.bridge:
             told = measured & (sigma_t >= alpha_t * deviation)
-            kept = low / torch.where(told, deviation, sigma_t / alpha_t)
+            kept = torch.where(told, low / deviation, low * alpha_t / sigma_t)  # alpha may be 0
             pull = torch.where(measured, (self.eta * level) ** 2 / (deviation**2 - low**2), 0)
             lower = estimate + low * kept * torch.where(told, known, e_hat)
             mean = lower + pull * (ybar - lower)

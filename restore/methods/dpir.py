@@ -11,7 +11,7 @@ from torch import Tensor
 
 from operators import Mask
 from restore.methods.base import Method
-from restore.prior import per_image
+from restore.prior import Prior, per_image
 
 
 @dataclass(kw_only=True)
@@ -19,7 +19,8 @@ class DPIR(Method):
     """Half-quadratic splitting: the measurement and the denoiser in turn, at falling noise levels, without chance.
 
     ``z_k = argmin_z ||y - A z||^2 + lam s_y^2 / nu_k^2 ||z - x_{k-1}||^2``,
-    ``x_k = x_hat(z_k, nu_k)``, ``nu_k`` evenly in the logarithm from ``first`` down to ``last`` or to the noise.
+    ``x_k = x_hat(z_k, nu_k)``, ``nu_k`` evenly in the logarithm from ``first`` down to ``last``, but not below the
+    noise of the measurement, at which it stays.
 
     The network is told that its input has noise of ``nu_k``, and none is added: what it removes is the error of the
     picture so far. There is one result and no draws. It has no detail that was invented, and lies nearer to the truth
@@ -31,7 +32,8 @@ class DPIR(Method):
         first: First noise level, as a share of the prior's range.
         last: Last noise level, likewise, for measurements with less noise of their own.
         turns: Mirror and turn the picture by another of the eight ways in every call, as the paper does: what the
-            network does to one direction only cancels.
+            network does to one direction only cancels. By default where the prior is for pictures of any size and kind:
+            one of faces knows none that stand on their heads.
 
     Raises:
         ValueError: If ``lam`` is not above 0, or not ``0 < last <= first``.
@@ -53,9 +55,10 @@ class DPIR(Method):
     lam: float = 0.23
     first: float = 0.5
     last: float = 0.005
-    turns: bool = True
+    turns: bool | None = None
 
     number: int = field(init=False, repr=False, compare=False)
+    noise_times: Tensor = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.lam > 0 or not 0 < self.last <= self.first:
@@ -73,6 +76,9 @@ class DPIR(Method):
     def start(self, t: float) -> Tensor:
         """A picture made from the measurement; the holes of a mask are filled smoothly."""
         self.number = 0
+        # There is nothing to remove below the noise of a measurement.
+        noise_times = [self.prior.schedule.time_of(noise) for noise in self.problem.noise.tolist()]
+        self.noise_times = torch.tensor(noise_times, dtype=torch.float64)
         operator = self.problem.operator
         if not isinstance(operator, Mask):
             return self.image_from_measurement()
@@ -82,29 +88,44 @@ class DPIR(Method):
 
     def step(self, x_t: Tensor, t: float, s: float) -> Tensor:
         """The measurement, then the denoiser; the state is a picture, and holds no noise."""
-        times = self.not_below_noise(t)
-        alpha, sigma = self.prior.schedule(times)
-        rho = self.lam * (self.problem.noise * alpha / sigma) ** 2
-        z = self.linear_operator().prox(self.problem.y, x_t, rho)
-        way = self.number % 8 if self.turns else 0
+        times = self.noise_times.clamp(min=t)
+        alpha, _ = self.prior.schedule(times)
+        z = self.near_measurement(x_t, times)
+        way = self.number % 8 if self.turns_for_prior else 0
         self.number += 1
-        x_hat = turned_back(self.prior(turned(per_image(alpha, z) * z, way), times), way)
+        x_hat = turned_back(self.estimate(turned(per_image(alpha, z) * z, way), times), way)
         self.x_hat = self.prior.clip(x_hat)
         return self.x_hat
 
-    def not_below_noise(self, t: float) -> Tensor:
-        """The time for every image, ``(B,)``: there is nothing to remove below the noise of its measurement."""
-        schedule = self.prior.schedule
-        return torch.tensor(
-            [max(t, schedule.time_of(noise)) for noise in self.problem.noise.tolist()],
-            dtype=torch.float64,
-            device=self.problem.y.device,
-        )
+    def near_measurement(self, x: Tensor, times: Tensor) -> Tensor:
+        """``z_k``. A measurement without noise is at least rounded, which a blur's inverse would blow up."""
+        alpha, sigma = self.prior.schedule(times)
+        rho = self.lam * (self.believed_noise().cpu() * alpha / sigma) ** 2
+        return self.linear_operator().prox(self.problem.y, x, rho.to(x))
 
     def finish(self, x: Tensor) -> Tensor:
-        """The picture; projected on a measurement that has no noise."""
-        exact = self.linear_operator().prox(self.problem.y, x, torch.zeros_like(self.problem.noise))
-        return torch.where((self.problem.noise == 0).reshape(-1, 1, 1, 1), exact, x)
+        """The picture; brought to a measurement that has no noise once more."""
+        clear = self.problem.noise == 0
+        if not bool(clear.any()):
+            return x
+        low, high = self.prior.value_range
+        last = self.prior.schedule.time_of(self.last * (high - low))
+        exact = self.near_measurement(x, self.noise_times.clamp(min=last))
+        return torch.where(clear.reshape(-1, 1, 1, 1), exact, x)
+
+    def estimate(self, x_t: Tensor, t: float | Tensor) -> Tensor:
+        """``E[x_0 | x_t]``, at a time for every image."""
+        with torch.inference_mode():
+            x_hat = self.prior(x_t, t)
+        return x_hat.clone()
+
+    @property
+    def turns_for_prior(self) -> bool:
+        """Whether the pictures of this prior may be turned."""
+        if self.turns is not None:
+            return self.turns
+        domain = self.prior.config.get("domain") if isinstance(self.prior, Prior) else None
+        return self.prior.image_size is None and domain in (None, "photographs")
 
 
 def filled(x: Tensor, measured: Tensor) -> Tensor:

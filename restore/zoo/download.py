@@ -140,9 +140,7 @@ def _fetch_more(url: str, part: Path, progress: bool) -> None:
         if arrived < total:  # http.client ends a short answer without an error.
             raise _Broken(f"the connection was lost after {arrived:,} of {total:,} bytes")
     except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # The part is not shorter than the file.
-            if error.headers.get("Content-Range") == f"bytes */{have}":
-                return
+        if error.code == 416 and have:  # The part is not shorter than the file, whatever was promised.
             _forget(part)
             raise _Broken("the part did not fit the server's file") from error
         if error.code >= 500 or error.code in (408, 429):
