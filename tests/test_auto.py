@@ -64,6 +64,12 @@ def test_a_hole_is_wide_from_8_pixels_to_all_sides(side, wide):
     assert has_wide_hole(Mask(mask)) == wide
 
 
+def test_the_holes_of_a_mask_are_no_numbers():
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[..., ::16, ::16] = 1  # 16 pixels of 3 channels
+    assert type(choose(Mask(mask), 3 * 64 * 64)[0]) is MMPS
+
+
 def test_no_budget_is_no_budget():
     with pytest.raises(ValueError, match="calls must be at least 1, not 0"):
         choose(MASK, 768, calls=0)

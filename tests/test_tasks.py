@@ -319,3 +319,11 @@ def test_noise_may_be_given_as_an_operator_gives_it(prior, photograph):
     small = photograph[:16, :16]
     noisy = [restore.super_resolve(small, 2, noise=n, prior=prior, **FAST) for n in (8.0, GaussianNoise(8.0))]
     np.testing.assert_array_equal(*noisy)
+
+
+def test_a_small_picture_without_noise_is_matched_beside_a_noisy_one(prior):
+    small = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    noise = torch.tensor([0.0, 0.05])
+    both = restore.super_resolve(small, 2, prior=prior, noise=noise, seed=0, steps=2, progress=False)
+    alone = restore.super_resolve(small[:1], 2, prior=prior, seed=0, steps=2, progress=False)
+    torch.testing.assert_close(both[:1], alone, atol=1e-3, rtol=0)

@@ -37,9 +37,11 @@ def choose(
        mask, which still gains from them (and gives way to DPS below 30), 50 for other operators, and 30 where one
        without a closed form makes every step slower.
 
+    A batch has one method: where its masks differ, the widest hole decides for all of them.
+
     Args:
         operator: The operator of the problem.
-        measured: How many numbers the measurement of one picture has.
+        measured: How many numbers the measurement of one picture has; the holes of a mask are taken off.
         gaussian: Whether its noise is Gaussian, or none.
         calls: How many network calls there may be; by default what the method needs to look good.
         draws: Whether draws from the posterior are wanted, rather than one picture.
@@ -60,6 +62,8 @@ def choose(
         raise ValueError(f"calls must be at least 1, not {calls}")
     if not isinstance(operator, LinearOperator) or not gaussian:
         return DPS(), calls or DPS.default_steps
+    if isinstance(operator, Mask):
+        measured = round(measured * float((operator.mask != 0).float().flatten(1).mean(1).max()))
     if measured <= FEW_NUMBERS:
         return MMPS(), calls or MMPS.default_steps
     if isinstance(operator, Mask):

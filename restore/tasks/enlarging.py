@@ -64,10 +64,12 @@ def super_resolve(
 
 def _consistent(x: Tensor, y: Tensor, operator: LinearOperator, settings: dict[str, Any]) -> Tensor:
     """``x`` moved by as little as makes ``A x = y``, where ``y`` has no noise; values stay in [0, 1]."""
-    if float(torch.as_tensor(settings.get("noise", 0.0)).max()) > 0:
+    noise = torch.as_tensor(settings.get("noise", 0.0), device=x.device).expand(len(y))
+    if bool((noise > 0).all()):
         return x
+    draws = len(x) // len(y)
     operator = operator.to(x.device)
-    y = y.to(x.device).repeat(len(x) // len(y), 1, 1, 1)
+    y, exact = y.to(x.device).repeat(draws, 1, 1, 1), x
     for _ in range(10):  # Clipping undoes a little of it, and less each time.
-        x = (x + operator.pinv(y - operator(x))).clamp(0, 1)
-    return x
+        exact = (exact + operator.pinv(y - operator(exact))).clamp(0, 1)
+    return torch.where((noise > 0).repeat(draws).reshape(-1, 1, 1, 1), x, exact)
