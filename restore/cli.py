@@ -18,7 +18,9 @@ def common_options() -> argparse.ArgumentParser:
     )
     group.add_argument("--method", help="the method, see `restore methods` (default: what suits the task)")
     group.add_argument("--steps", type=_count, help="number of steps: more is finer and slower")
-    group.add_argument("--samples", type=_count, default=1, help="number of different results (default: 1)")
+    group.add_argument(
+        "--samples", type=_count, help="so many draws, which differ (default: one good picture)"
+    )
     group.add_argument("--seed", type=int, default=0, help="another number gives another result (default: 0)")
     group.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
     group.add_argument(
@@ -56,7 +58,7 @@ def write_results(args: argparse.Namespace, results: Any, columns: dict[str, Any
 
     Args:
         args: The parsed common options, with the picture's path in ``args.image``.
-        results: ``(n, H, W)`` or ``(n, H, W, C)`` uint8.
+        results: The picture ``(H, W)`` or ``(H, W, C)``, uint8; with ``--samples n`` ``n`` of them.
         columns: Pictures to show before the results on the sheet, by title.
         suffix: Added to the picture's name where no output file was given.
 
@@ -66,6 +68,8 @@ def write_results(args: argparse.Namespace, results: Any, columns: dict[str, Any
     from restore.images import write_image
     from restore.plots import sheet
 
+    if args.samples is None:
+        results = [results]
     first = args.output or Path(f"{args.image.stem}-{suffix}.png")
     names = (
         [first]

@@ -202,7 +202,7 @@ class TDS(Method):
                 f"nearly all the weight (an effective sample size below {ALONE}): the others were for nothing, and the "
                 f"draw is hardly better than the twist's own. That is so where many numbers are measured, or few very "
                 f"precisely. method={self.guide.name!r} makes such draws at a {self.particles}th of the cost; more "
-                f"steps, a better twist (mmps) or many more particles may raise the size",
+                f"steps or many more particles may raise the size",
                 QualityWarning,
                 stacklevel=2,
             )
