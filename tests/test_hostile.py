@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import zipfile
 from pathlib import Path
 
 import adm
 import pytest
+import safetensors
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler
 from safetensors.torch import load_file, save_file
@@ -296,3 +298,17 @@ def test_the_check_does_not_refuse_what_is_a_part_of_a_larger_tensor(tmp_path):
     save_file(network.state_dict(), tmp_path / "w.safetensors")
     assert len(load_file(tmp_path / "w.safetensors")) == len(network.state_dict())
     assert restore.load_prior(tmp_path / "w.safetensors").channels == 3
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path, value):
+    folder = small_prior().save(tmp_path / "prior")
+    weights = folder / "model.safetensors"
+    with safetensors.safe_open(weights, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(weights)
+    name = sorted(tensors)[3]
+    tensors[name].view(-1)[0] = value
+    save_file(tensors, weights, metadata)
+    with pytest.raises(ValueError, match=rf"not finite in 1 tensors \(first: {re.escape(name)}\)"):
+        restore.load_prior(folder)

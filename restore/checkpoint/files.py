@@ -165,7 +165,7 @@ def check_tensors(
         kind: What the message says the network is of.
 
     Raises:
-        ValueError: If tensors are missing, unknown, or of another shape; the message names them.
+        ValueError: If tensors are missing, unknown, of another shape, or not finite; the message names them.
     """
     missing, unknown = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
     wrong = [
@@ -183,6 +183,12 @@ def check_tensors(
     ]
     if problems:
         raise ValueError(f"{source!r} does not fit the network of {kind}: {'; '.join(problems)}")
+    broken = sorted(name for name in expected if not bool(found[name].isfinite().all()))
+    if broken:
+        raise ValueError(
+            f"{source!r} has numbers that are not finite in {len(broken)} tensors (first: {broken[0]}): the training "
+            f"that made it failed, or the file is damaged"
+        )
 
 
 def check_depth(config: Mapping[str, Any], found: Mapping[str, Tensor], source: str) -> None:
