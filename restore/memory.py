@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-#: How many pixels are worked on at once, by kind of device: what is beyond that is done in parts.
+# How many pixels are worked on at once, by kind of device: what is beyond that is done in parts.
 PIXELS_AT_ONCE = {"cpu": 2**19, "cuda": 2**22}
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
