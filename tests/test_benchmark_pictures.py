@@ -15,7 +15,8 @@ from toys import PixelPrior
 import restore
 from operators import Mask
 from restore.benchmark import TASKS, markdown, pictures, read_results
-from restore.benchmark.contenders import CountedPrior, parse, steps_for
+from restore.benchmark.contenders import CountedPrior, steps_for
+from restore.benchmark.names import parse
 from restore.benchmark.runs import fingerprint
 from restore.benchmark.standard import measure, text_mask
 from restore.cli import main

@@ -69,7 +69,7 @@ def test_nothing_is_removed_below_the_noise_of_each_picture():
     operator, y = Identity(), torch.rand(3, 3, 8, 8)
     problem = restore.methods.Problem(y, operator, torch.tensor([0.0, 0.05, 0.3]), (3, 3, 8, 8), None)
     run, times = DPIR().bind(prior, problem, None, None), []
-    run.estimate = lambda x_t, t: times.append(t.tolist()) or x_t
+    run.without_gradient = lambda x_t, t: times.append(t.tolist()) or x_t
     run.step(run.start(1.0), t := prior.schedule.time_of(0.1), 0.0)
     assert times == [pytest.approx([t, t, prior.schedule.time_of(0.3)], abs=1e-6)]
 

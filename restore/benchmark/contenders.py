@@ -6,12 +6,10 @@ stand for others: ``default`` for what ``auto`` chooses, ``classical`` for all c
 
 from __future__ import annotations
 
-import ast
 import copy
-import inspect
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -19,30 +17,13 @@ import torch
 from torch import Tensor
 
 from restore.benchmark.classical import CLASSICAL, installed
+from restore.benchmark.names import ONE_CALL, Spec, complete, label
 from restore.benchmark.peers import PEERS, peers_installed
 from restore.benchmark.standard import TASKS, Measurement, Task
 from restore.methods import REGISTRY, Method, Problem, as_method, choose, options_of
 from restore.prior import BasePrior
 from restore.randomness import Randomness
 from restore.solve import solve, suited
-
-#: One call of the prior: its estimate of the clean picture at the noise of the measurement.
-ONE_CALL = "one-call"
-
-
-@dataclass(frozen=True)
-class Spec:
-    """A contender as the user named it.
-
-    Attributes:
-        name: Of a method, a classical tool, a peer; or ``default``, ``classical``, ``one-call``.
-        options: What was given with it.
-        method: The method, where an instance was given.
-    """
-
-    name: str
-    options: dict[str, Any] = field(default_factory=dict)
-    method: Method | None = None
 
 
 @dataclass(frozen=True)
@@ -79,61 +60,6 @@ class Resources:
     samples: int
     calls: tuple[int, ...]
     device: torch.device
-
-
-def parse(text: str | Method) -> Spec:
-    """The contender that a user named, with its options checked.
-
-    Args:
-        text: ``"name"`` or ``"name:option=value,option=value"``; or a method.
-
-    Raises:
-        ValueError: If nothing has that name, or an option has no value.
-        TypeError: If it has no such option.
-
-    Example:
-        >>> parse("ddnm:steps=50,eta=0.85").options
-        {'steps': 50, 'eta': 0.85}
-    """
-    if isinstance(text, Method):
-        return Spec(text.name, method=text)
-    name, options = name_and_options(text)
-    known = ["default", "classical", ONE_CALL, "auto", *REGISTRY, *CLASSICAL, *PEERS]
-    if name not in known:
-        raise ValueError(f"unknown method {name!r}; known are {', '.join(known)}")
-    if name in REGISTRY:
-        as_method(name, **{k: v for k, v in options.items() if k not in ("steps", "sampler")})
-        return Spec(name, options)
-    tool = CLASSICAL.get(name) or PEERS.get(name)
-    able = ["steps"] if name == "auto" else [] if tool is None else [p.name for p in _options(tool)]
-    unknown = sorted(options.keys() - set(able))
-    if unknown:
-        raise TypeError(
-            f"{name} has no option {unknown[0]!r}; its options are {', '.join(able) or 'none at all'}"
-        )
-    return Spec(name, options)
-
-
-def name_and_options(text: str) -> tuple[str, dict[str, Any]]:
-    """The name and the options of what is written ``"name:option=value,option=value"``; words need no quotation marks.
-
-    Raises:
-        ValueError: If an option has no value.
-
-    Example:
-        >>> name_and_options("tds:particles=64,twist=mmps")
-        ('tds', {'particles': 64, 'twist': 'mmps'})
-    """
-    name, _, given = text.partition(":")
-    options: dict[str, Any] = {}
-    for item in filter(None, given.split(",")):
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise ValueError(
-                f"{text!r}: {item!r} is not of the form option=value, as in tds:particles=64,twist=mmps"
-            )
-        options[key.strip()] = _value(value)
-    return name, options
 
 
 def contenders(
@@ -243,8 +169,8 @@ def _contenders(spec: Spec, example: Measurement, resources: Resources) -> list[
         tool = CLASSICAL[spec.name]
         return [
             Contender(
-                _label(spec.name, spec.options),
-                _label(spec.name, _complete(tool, spec.options)),
+                label(spec.name, spec.options),
+                label(spec.name, complete(tool, spec.options)),
                 lambda measurement: tool(measurement, **spec.options),
             )
         ]
@@ -302,12 +228,12 @@ def _methods(spec: Spec, example: Measurement, resources: Resources) -> list[Con
             return draws.mean(0)
 
         settings = f"{method!r}, steps={shown['steps']}, sampler={sampler}"
-        made.append(Contender(_label(method.name, shown), settings, run, samples, by_prior=True))
+        made.append(Contender(label(method.name, shown), settings, run, samples, by_prior=True))
     return made
 
 
 def _peer(spec: Spec, resources: Resources) -> Contender:
-    run, options = PEERS[spec.name], _complete(PEERS[spec.name], spec.options)
+    run, options = PEERS[spec.name], complete(PEERS[spec.name], spec.options)
 
     def restore(measurement: Measurement) -> Tensor:
         draws = [
@@ -316,8 +242,8 @@ def _peer(spec: Spec, resources: Resources) -> Contender:
         ]
         return torch.stack(draws).mean(0)
 
-    label = _label(spec.name, {"steps": options["steps"], **spec.options})
-    return Contender(label, _label(spec.name, options), restore, resources.samples, by_prior=True)
+    shown = label(spec.name, {"steps": options["steps"], **spec.options})
+    return Contender(shown, label(spec.name, options), restore, resources.samples, by_prior=True)
 
 
 def one_call(measurement: Measurement, resources: Resources) -> Tensor:
@@ -329,24 +255,3 @@ def one_call(measurement: Measurement, resources: Resources) -> Tensor:
     with torch.inference_mode():
         x_hat = prior(alpha * (low + (high - low) * measurement.y[None].to(resources.device)), t)
     return ((x_hat[0] - low) / (high - low)).cpu()
-
-
-def _options(tool: Callable[..., Any]) -> list[inspect.Parameter]:
-    """The options of a classical tool or a peer: what it takes by keyword alone."""
-    return [p for p in inspect.signature(tool).parameters.values() if p.kind is p.KEYWORD_ONLY]
-
-
-def _complete(tool: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
-    return {p.name: options.get(p.name, p.default) for p in _options(tool)}
-
-
-def _label(name: str, options: dict[str, Any]) -> str:
-    return f"{name}:{','.join(f'{k}={v}' for k, v in options.items())}" if options else name
-
-
-def _value(text: str) -> Any:
-    """A number, True, False or None; anything else is a word."""
-    try:
-        return ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError):
-        return text.strip()

@@ -16,7 +16,8 @@ from torch import Tensor
 import operators
 import restore
 from restore.benchmark import report
-from restore.benchmark.contenders import Contender, CountedPrior, Resources, contenders, parse
+from restore.benchmark.contenders import Contender, CountedPrior, Resources, contenders
+from restore.benchmark.names import parse
 from restore.benchmark.report import Ledger, Result, Run
 from restore.benchmark.standard import Measurement, chosen_tasks, measure
 from restore.checkpoint import load_prior

@@ -157,11 +157,7 @@ class Method:
 
     def estimate(self, x_t: Tensor, t: float) -> Tensor:
         """The estimate of the clean image that the sampler goes by."""
-        if self.gradient:
-            return self.prior(x_t, t)
-        with torch.inference_mode():
-            x_hat = self.prior(x_t, t)
-        return x_hat.clone()  # What is made in inference mode could not be used outside of it.
+        return self.prior(x_t, t) if self.gradient else self.without_gradient(x_t, t)
 
     def constrain(self, x_s: Tensor, x_t: Tensor, x_hat: Tensor, t: float, s: float) -> Tensor:
         """The sampler's next state, corrected by the measurement."""
@@ -180,6 +176,12 @@ class Method:
     def noise_like(self, x: Tensor) -> Tensor:
         """Fresh standard normal numbers, from the stream of each image."""
         return self.problem.randomness.normal_like(x)
+
+    def without_gradient(self, x_t: Tensor, t: float | Tensor) -> Tensor:
+        """``E[x_0 | x_t]`` as a number, at one time or a time for every image ``(B,)``."""
+        with torch.inference_mode():
+            x_hat = self.prior(x_t, t)
+        return x_hat.clone()  # What is made in inference mode could not be used outside of it.
 
     def linear_operator(self) -> LinearOperator:
         """The operator, for methods that need a linear one."""

@@ -93,7 +93,7 @@ class DPIR(Method):
         z = self.near_measurement(x_t, times)
         way = self.number % 8 if self.turns_for_prior else 0
         self.number += 1
-        x_hat = turned_back(self.estimate(turned(per_image(alpha, z) * z, way), times), way)
+        x_hat = turned_back(self.without_gradient(turned(per_image(alpha, z) * z, way), times), way)
         self.x_hat = self.prior.clip(x_hat)
         return self.x_hat
 
@@ -112,12 +112,6 @@ class DPIR(Method):
         last = self.prior.schedule.time_of(self.last * (high - low))
         exact = self.near_measurement(x, self.noise_times.clamp(min=last))
         return torch.where(clear.reshape(-1, 1, 1, 1), exact, x)
-
-    def estimate(self, x_t: Tensor, t: float | Tensor) -> Tensor:
-        """``E[x_0 | x_t]``, at a time for every image."""
-        with torch.inference_mode():
-            x_hat = self.prior(x_t, t)
-        return x_hat.clone()
 
     @property
     def turns_for_prior(self) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from restore.memory import usable_device
+
 
 def device_of(device: str | torch.device | None) -> torch.device:
     """Where to train: as asked for; with several processes, each has a GPU of its own."""
@@ -12,7 +14,7 @@ def device_of(device: str | torch.device | None) -> torch.device:
     where = (
         torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if device is None
-        else torch.device(device)
+        else usable_device(device)
     )
     if where.type == "cuda" and where.index is None:
         own = torch.device(PartialState().device)

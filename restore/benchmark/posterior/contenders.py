@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from restore.benchmark.contenders import name_and_options
+from restore.benchmark.names import name_and_options
 from restore.benchmark.posterior.problems import KnownProblem
 from restore.methods import as_method
 from restore.solve import solve, suited

@@ -1,0 +1,109 @@
+"""How contenders are named: ``ddnm``, ``ddnm:steps=50,eta=0.85``, ``wiener:balance=0.05``."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from restore.benchmark.classical import CLASSICAL
+from restore.benchmark.peers import PEERS
+from restore.methods import REGISTRY, Method, as_method
+
+#: One call of the prior: its estimate of the clean picture at the noise of the measurement.
+ONE_CALL = "one-call"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A contender as the user named it.
+
+    Attributes:
+        name: Of a method, a classical tool, a peer; or ``default``, ``classical``, ``one-call``.
+        options: What was given with it.
+        method: The method, where an instance was given.
+    """
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    method: Method | None = None
+
+
+def parse(text: str | Method) -> Spec:
+    """The contender that a user named, with its options checked.
+
+    Args:
+        text: ``"name"`` or ``"name:option=value,option=value"``; or a method.
+
+    Raises:
+        ValueError: If nothing has that name, or an option has no value.
+        TypeError: If it has no such option.
+
+    Example:
+        >>> parse("ddnm:steps=50,eta=0.85").options
+        {'steps': 50, 'eta': 0.85}
+    """
+    if isinstance(text, Method):
+        return Spec(text.name, method=text)
+    name, options = name_and_options(text)
+    known = ["default", "classical", ONE_CALL, "auto", *REGISTRY, *CLASSICAL, *PEERS]
+    if name not in known:
+        raise ValueError(f"unknown method {name!r}; known are {', '.join(known)}")
+    if name in REGISTRY:
+        as_method(name, **{k: v for k, v in options.items() if k not in ("steps", "sampler")})
+        return Spec(name, options)
+    tool = CLASSICAL.get(name) or PEERS.get(name)
+    able = ["steps"] if name == "auto" else [] if tool is None else [p.name for p in own_options(tool)]
+    unknown = sorted(options.keys() - set(able))
+    if unknown:
+        raise TypeError(
+            f"{name} has no option {unknown[0]!r}; its options are {', '.join(able) or 'none at all'}"
+        )
+    return Spec(name, options)
+
+
+def name_and_options(text: str) -> tuple[str, dict[str, Any]]:
+    """The name and the options of what is written ``"name:option=value,option=value"``; words need no quotation marks.
+
+    Raises:
+        ValueError: If an option has no value.
+
+    Example:
+        >>> name_and_options("tds:particles=64,twist=mmps")
+        ('tds', {'particles': 64, 'twist': 'mmps'})
+    """
+    name, _, given = text.partition(":")
+    options: dict[str, Any] = {}
+    for item in filter(None, given.split(",")):
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise ValueError(
+                f"{text!r}: {item!r} is not of the form option=value, as in tds:particles=64,twist=mmps"
+            )
+        options[key.strip()] = _value(value)
+    return name, options
+
+
+def own_options(tool: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The options of a classical tool or a peer: what it takes by keyword alone."""
+    return [p for p in inspect.signature(tool).parameters.values() if p.kind is p.KEYWORD_ONLY]
+
+
+def complete(tool: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
+    """All options of a classical tool or a peer: those given, and its own for the rest."""
+    return {p.name: options.get(p.name, p.default) for p in own_options(tool)}
+
+
+def label(name: str, options: dict[str, Any]) -> str:
+    """What tables call a contender: as a user would name it."""
+    return f"{name}:{','.join(f'{k}={v}' for k, v in options.items())}" if options else name
+
+
+def _value(text: str) -> Any:
+    """A number, True, False or None; anything else is a word."""
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError):
+        return text.strip()
