@@ -334,8 +334,11 @@ class Prior(BasePrior):
         Returns:
             The estimate of the clean image, of the shape and dtype of ``x_t``.
         """
+        return self._estimate(x_t, t, self._sized(x_t, t, slice(x_t.shape[1])))
+
+    def _estimate(self, x_t: Tensor, t: float | Tensor, output: Tensor) -> Tensor:
+        """``E[x_0 | x_t]`` from what the network predicts."""
         alpha, sigma = self._at(x_t, t)
-        output = self._sized(x_t, self._steps_of(x_t, t))
         if self.prediction == "sample":
             return output
         if self.prediction == "epsilon":
@@ -351,46 +354,48 @@ class Prior(BasePrior):
             return step.expand(len(x_t)) if len(step) == 1 else step
         return torch.full((len(x_t),), self.schedule.step_of(t), device=x_t.device)
 
-    def variance(self, x_t: Tensor, t: float | Tensor) -> Tensor:
-        """The learned variance of one trained step, ``Var[x_{t - 1/T} | x_t]``, for networks that predict it.
+    @property
+    def predicts_variance(self) -> bool:
+        """Whether the network was trained to predict the variance of a step, too."""
+        return self.channels is not None and about.outputs_of(self.network) == 2 * self.channels
 
-        ``exp(f log beta + (1 - f) log beta~)``, where ``f = (v + 1) / 2`` with the network's ``v``, ``beta`` is
-        the noise added by the step, and ``beta~`` what of it remains if ``x_0`` is known (*Improved Denoising
-        Diffusion Probabilistic Models*, 2021, arXiv:2102.09672). The first step takes the second one's ``beta~``,
-        since its own is 0.
+    def variance(self, x_t: Tensor, t: float | Tensor, s: float | Tensor | None = None) -> Tensor:
+        """The learned variance of the ancestral step, ``Var[x_s | x_t]``, for networks that predict it.
+
+        :class:`restore.samplers.DDPM` makes its steps with it. See :func:`restore.variance.of_step` for the formula.
 
         Args:
             x_t: Noisy state ``(B, C, H, W)``.
-            t: Time in [1/T, 1], on a trained step; one float, or one per image ``(B,)``.
+            t: Time above 0; one float, or one per image ``(B,)``.
+            s: Time that the step goes to, below ``t``; by default a trained step down, ``t - 1/T``.
 
         Returns:
             Variances, ``(B, C, H, W)``.
 
         Raises:
-            ValueError: If the network does not predict it, or a time is between the trained steps.
+            ValueError: If the network does not predict it, or the step does not go down.
+        """
+        from restore.variance import of_step
+
+        return of_step(self.with_variance(x_t, t)[1], self.schedule, t, s)
+
+    def with_variance(self, x_t: Tensor, t: float | Tensor) -> tuple[Tensor, Tensor]:
+        """``E[x_0 | x_t]``, and what the network says of the variance, both ``(B, C, H, W)``, in one call.
+
+        Raises:
+            ValueError: If the network predicts no variance.
         """
         if about.outputs_of(self.network) != 2 * x_t.shape[1]:
             raise ValueError(f"the network of {self.name!r} predicts no variance")
-        times = torch.as_tensor(t, dtype=torch.float64).reshape(-1).cpu()
-        steps = (times * self.schedule.steps).round()
-        if (steps < 1).any() or ((times * self.schedule.steps - steps).abs() > 1e-6).any():
-            raise ValueError(f"the variance is learned for trained steps, k/{self.schedule.steps}, not t={t}")
-        if self.schedule.steps < 2:
-            raise ValueError("a schedule of one step has no variance to learn")
-        bars = [self.schedule(step / self.schedule.steps)[0] ** 2 for step in (steps, steps - 1)]
-        beta = 1 - bars[0] / bars[1]
-        late = steps.clamp(min=2)
-        bar, before = (self.schedule(step / self.schedule.steps)[0] ** 2 for step in (late, late - 1))
-        rest = (1 - bar / before) * (1 - before) / (1 - bar)
-        share = (self._sized(x_t, self._steps_of(x_t, t), variance=True) + 1) / 2
-        return (share * per_image(beta.log(), x_t) + (1 - share) * per_image(rest.log(), x_t)).exp()
+        output, variance = self._sized(x_t, t).chunk(2, dim=1)
+        return self._estimate(x_t, t, output), variance.detach()
 
-    def _sized(self, x: Tensor, step: Tensor, variance: bool = False) -> Tensor:
-        """The network on a picture of any size: what it predicts, or the channels of the variance behind it."""
-        evaluate = partial(self._evaluate, step=step, variance=variance)
+    def _sized(self, x: Tensor, t: float | Tensor, channels: slice | None = None) -> Tensor:
+        """The network's output on a picture of any size, or some of its channels."""
+        evaluate = partial(self._evaluate, step=self._steps_of(x, t), channels=channels or slice(None))
         return on_any_size(evaluate, x, multiple=self.multiple, tile=self.tile, overlap=self.overlap)
 
-    def _evaluate(self, x: Tensor, step: Tensor, variance: bool) -> Tensor:
+    def _evaluate(self, x: Tensor, step: Tensor, channels: slice) -> Tensor:
         options = {}
         if self.class_labels is not None:
             labels = self.class_labels.to(x.device)
@@ -403,8 +408,7 @@ class Prior(BasePrior):
         )
         with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
             out = self.network(x.to(dtype).contiguous(memory_format=layout), step.float(), **options)
-        out = (out if isinstance(out, Tensor) else out.sample).to(x.dtype)
-        return out[:, x.shape[1] :] if variance else out[:, : x.shape[1]]
+        return (out if isinstance(out, Tensor) else out.sample).to(x.dtype)[:, channels]
 
     def __repr__(self) -> str:
         """What it is, and how it runs where that is not the default."""

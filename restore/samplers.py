@@ -10,10 +10,15 @@ import abc
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, cast
 
 from torch import Tensor
 
 from restore.schedule import Schedule
+
+if TYPE_CHECKING:
+    from restore.prior import BasePrior, Prior
+    from restore.variance import KeepsVariance
 
 Noise = Callable[[Tensor], Tensor]  # Fresh standard normal numbers of the shape of a tensor.
 
@@ -25,11 +30,21 @@ class Sampler(abc.ABC):
         """The sampler for a new run: itself, or a copy without memory if it has one."""
         return self
 
+    def attach(self, prior: BasePrior) -> tuple[Sampler, BasePrior]:
+        """The sampler for a new run with a prior, and the prior as the run is to call it: mostly, as they are.
+
+        Raises:
+            ValueError: If the sampler needs what the prior does not have.
+        """
+        return self.fresh(), prior
+
     @abc.abstractmethod
     def kernel(
         self, x_t: Tensor, x_hat: Tensor, t: float, s: float, schedule: Schedule
-    ) -> tuple[Tensor, float]:
+    ) -> tuple[Tensor, float | Tensor]:
         """Mean ``(B, C, H, W)`` and standard deviation of the Gaussian that the state at time ``s`` is drawn from.
+
+        The deviation is one number, 0 where the state is its mean, or one per number of the state.
 
         Args:
             x_t: State at time ``t``, ``(B, C, H, W)``.
@@ -53,7 +68,7 @@ class Sampler(abc.ABC):
             noise: Gives fresh standard normal numbers of the shape of a tensor.
         """
         mean, std = self.kernel(x_t, x_hat, t, s, schedule)
-        return mean + std * noise(mean) if std else mean
+        return mean + std * noise(mean) if isinstance(std, Tensor) or std else mean
 
     def reorder(self, index: Tensor) -> None:
         """Makes what is remembered follow the states, whose row ``i`` is now what row ``index[i]`` was."""
@@ -101,18 +116,61 @@ class DDIM(Sampler):
 
 
 @dataclass(frozen=True)
-class DDPM(DDIM):
+class DDPM(Sampler):
     """The ancestral step of *Denoising Diffusion Probabilistic Models*, 2020, arXiv:2006.11239.
 
-    It draws from ``q(x_s | x_t, x_0 = x_hat)``, whose variance is the smaller of the paper's two choices. This is
-    DDIM's step with ``eta = 1``.
+    Its mean is that of ``q(x_s | x_t, x_0 = x_hat)``. For its variance the paper has two choices: that of ``q``, exact
+    for a single image (``"small"``), and the noise that the way from ``s`` to ``t`` adds,
+    ``sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2``, exact for images of standard normal numbers (``"large"``). Some
+    networks predict it (``"learned"``; :func:`restore.variance.of_step`), as guided-diffusion's do. With ``"small"``
+    it is DDIM's step with ``eta = 1``.
+
+    Args:
+        variance: ``"small"``, ``"large"`` or ``"learned"``; None takes the learned one where there is one, as the
+            published code of such networks does, else the small one.
+
+    Raises:
+        ValueError: If the variance is none of these, or the prior of a run has none to offer.
 
     Example:
-        >>> DDPM()
-        DDPM(eta=1.0)
+        >>> DDPM(variance="large")
+        DDPM(variance='large')
     """
 
-    eta: float = 1.0
+    variance: Literal["small", "large", "learned"] | None = None
+    _prior: KeepsVariance | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.variance not in (None, "small", "large", "learned"):
+            raise ValueError(f"variance must be 'small', 'large', 'learned' or None, not {self.variance!r}")
+
+    def attach(self, prior: BasePrior) -> tuple[DDPM, BasePrior]:
+        """With the learned variance, a sampler that asks the prior for it, and a prior that keeps it ready."""
+        from restore.prior import Prior
+        from restore.variance import KeepsVariance
+
+        learned = isinstance(prior, Prior) and prior.predicts_variance
+        if self.variance == "learned" and not learned:
+            raise ValueError(
+                f"{self!r}: {prior.name!r} predicts no variance; take DDPM(variance='small') or DDPM()"
+            )
+        if not learned or self.variance in ("small", "large"):
+            return self, prior
+        attached, keeping = DDPM(self.variance), KeepsVariance(cast("Prior", prior))
+        object.__setattr__(attached, "_prior", keeping)
+        return attached, keeping
+
+    def kernel(
+        self, x_t: Tensor, x_hat: Tensor, t: float, s: float, schedule: Schedule
+    ) -> tuple[Tensor, float | Tensor]:
+        """Mean and deviation of the state at time ``s``; see :class:`DDPM` for the formula."""
+        mean, small = DDIM(1.0).kernel(x_t, x_hat, t, s, schedule)
+        (_, sigma_t), (_, sigma_s) = schedule(t), schedule(s)
+        if sigma_s == 0:
+            return mean, 0.0
+        if self._prior is not None:
+            return mean, self._prior.variance(x_t, t, s).sqrt()
+        return mean, small * sigma_t / sigma_s if self.variance == "large" else small
 
 
 @dataclass

@@ -17,14 +17,15 @@ def on_any_size(function: Function, x: Tensor, *, multiple: int, tile: int, over
     """A function of pictures, on one of any size.
 
     Args:
-        function: Takes and gives ``(B, C, h, w)``, with sides that are multiples of ``multiple``, up to ``tile``.
+        function: Takes ``(B, C, h, w)``, with sides that are multiples of ``multiple``, up to ``tile``, and gives
+            pictures as large, of any number of channels.
         x: ``(B, C, H, W)``.
         multiple: A smaller picture is padded by reflection to a multiple of it, and the result is cropped again.
         tile: Larger pictures go through the function in overlapping tiles of this side; a multiple of ``multiple``.
         overlap: How far neighbouring tiles overlap; a multiple of ``multiple``.
 
     Returns:
-        ``(B, C, H, W)``.
+        The function's channels, ``(B, ..., H, W)``.
 
     Example:
         >>> x = torch.rand(1, 1, 19, 5, dtype=torch.float64)
@@ -52,7 +53,7 @@ def padded(x: Tensor, bottom: int, right: int) -> Tensor:
 def in_tiles(function: Function, x: Tensor, tile: int, overlap: int) -> Tensor:
     """Overlapping tiles, blended with weights that fall linearly towards the tiles' edges."""
     rows, columns = (tile_starts(size, tile, overlap) for size in x.shape[-2:])
-    total, weight = torch.zeros_like(x), torch.zeros_like(x[:1, :1])
+    total, weight = None, torch.zeros_like(x[:1, :1])
     differentiable = torch.is_grad_enabled() and x.requires_grad
     for top in rows:
         for left in columns:
@@ -64,10 +65,15 @@ def in_tiles(function: Function, x: Tensor, tile: int, overlap: int) -> Tensor:
                 # The activations of all tiles at once would be what tiles are to avoid: recompute them.
                 out: Tensor = checkpoint(function, part, use_reentrant=False)
                 padding = (left, x.shape[-1] - left - width, top, x.shape[-2] - top - height)
-                total = total + F.pad(out * ramp, padding)
+                placed = F.pad(out * ramp, padding)
+                total = placed if total is None else total + placed
             else:
-                total[window] += function(part) * ramp
+                out = function(part)
+                if total is None:
+                    total = out.new_zeros(*out.shape[:2], *x.shape[-2:])
+                total[window] += out * ramp
             weight[window] += ramp
+    assert total is not None  # A picture has at least one tile.
     return total / weight
 
 

@@ -115,8 +115,10 @@ class Method:
     ) -> Self:
         """A copy that is ready to run on one problem; the method itself stays as it is."""
         run = copy.copy(self)
-        run.prior, run.problem = prior, problem
-        run.sampler = (self.default_sampler if sampler is None else sampler).fresh()
+        run.problem = problem
+        run.sampler, run.prior = self.default_sampler if sampler is None else sampler, prior
+        if self.takes_sampler:
+            run.sampler, run.prior = run.sampler.attach(prior)
         run.steps = self.default_steps if steps is None else steps
         return run
 

@@ -15,7 +15,7 @@ from restore.methods.base import Method, Problem, Self
 from restore.methods.guided import Guided, inner
 from restore.prior import BasePrior
 from restore.quality import QualityWarning
-from restore.samplers import DPMSolver, Sampler
+from restore.samplers import DDPM, DPMSolver, Sampler
 
 #: Below this effective sample size, one particle has nearly all the weight.
 ALONE = 1.5
@@ -106,8 +106,14 @@ class TDS(Method):
         self: Self, prior: BasePrior, problem: Problem, sampler: Sampler | None, steps: int | None
     ) -> Self:
         """A copy that is ready to run, with the twist bound to the same problem."""
+        if isinstance(sampler, DDPM) and sampler.variance == "learned":
+            raise ValueError(
+                f"tds weighs draws by their densities, whose deviation is one number: take DDPM(variance='small') "
+                f"or DDPM(), which is the same here, not {sampler}"
+            )
         run = super().bind(prior, problem, sampler, steps)
         assert isinstance(run, TDS)
+        run.sampler, run.prior = (self.default_sampler if sampler is None else sampler).fresh(), prior
         run.twist = run.guide.bind(prior, problem, sampler, run.steps)
         (t, s, *_), zero = run.times(), torch.zeros(())
         if s > 0 and run.sampler.fresh().kernel(zero, zero, t, s, prior.schedule)[1] == 0:
@@ -152,7 +158,7 @@ class TDS(Method):
         self.x_hat = corrected
         mean, _ = self.sampler.kernel(x_t, x_hat, t, s, self.prior.schedule)
         proposed, std = self._proposal.kernel(x_t, corrected, t, s, self.prior.schedule)
-        if std == 0:  # The last step, to the estimate.
+        if not isinstance(std, Tensor) and std == 0:  # The last step, to the estimate.
             return proposed
         z = self.noise_like(x_t)
         shift = (proposed - mean) / std
