@@ -1,6 +1,7 @@
 import itertools
 import math
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,17 +21,22 @@ from operators import (
     Grayscale,
     Identity,
     Mask,
+    box_mask,
     gaussian_kernel,
     random_mask,
 )
-from restore.methods import DPS, REGISTRY, RePaint, SDEdit, as_method
+from restore.images import read_image
+from restore.methods import DDNM, DDRM, DPS, REGISTRY, DiffPIR, RePaint, SDEdit, as_method
+from restore.metrics import psnr
 from restore.prior import Prior
 from restore.samplers import DDIM, DDPM, DPMSolver
 from restore.schedule import Schedule
+from restore.solve.checks import with_rounding
 from restore.solve.ranges import in_range_of
 
 restore_memory = __import__("sys").modules["restore.memory"]
 restore_solve = __import__("sys").modules["restore.solve"]  # the module; `restore.solve` is the function
+CAT = Path(__file__).parents[1] / "examples" / "images" / "cat.png"
 MASK = Mask(torch.tensor([[1, 0, 1, 1], [1, 1, 0, 1], [0, 1, 1, 1]]).bool())
 
 
@@ -799,3 +805,43 @@ def test_the_shape_of_samples_is_four_whole_numbers(shape):
     with pytest.raises(ValueError, match=r"shape is .number, channels, height, width.*not"):
         restore.sample(prior, shape, steps=2, progress=False)
     assert prior.calls == 0
+
+
+# ------------------------------------------------------------------------------------------- rounding
+
+
+@pytest.mark.parametrize("method", ["diffpir", "ddnm", "ddrm", "dpir", "pigdm"])
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "floats of 255"])
+def test_a_rounded_blur_is_not_taken_for_exact(method, kind):
+    """Its inverse would blow the rounding up: to 5 dB, where a blur of 2 pixels is sharpened to 35."""
+    image = torch.from_numpy(read_image(CAT)[96:160, 96:160]).permute(2, 0, 1)[None] / 255
+    blur = Blur(gaussian_kernel(2.0))
+    y = blur(image).clamp(0, 1)
+    given = {
+        "uint8": (y * 255).round().to(torch.uint8),
+        "uint16": (y * 65535).round().to(torch.uint16),
+        "floats of 255": (y * 255).round() / 255,
+    }[kind]
+    x = solve(given, blur, method, prior="photo", steps=30 if method == "diffpir" else 8)
+    x = x.float() / {"uint8": 255, "uint16": 65535, "floats of 255": 1}[kind]
+    assert (
+        float(psnr(x, image)) > float(psnr(y, image)) - 2
+    )  # These are draws; taken for exact, they are at 5 dB.
+
+
+def test_rounding_is_noise_for_blurs_alone():
+    """What is not rounded, what has more noise anyway, and what no inverse blows up stay as they are."""
+    y, std = torch.randint(0, 256, (2, 3, 8, 8)) / 255, torch.tensor([0.0, 0.1])
+    blur, method = Blur(gaussian_kernel(1.0)), DDRM()
+    assert with_rounding(std, y, blur, method).tolist() == pytest.approx([12**-0.5 / 255, 0.1])
+    assert with_rounding(std, y.double(), blur, method).tolist() == pytest.approx([12**-0.5 / 255, 0.1])
+    assert torch.equal(with_rounding(std, y + 1e-5, blur, method), std)
+    fine = torch.randint(0, 65536, (2, 3, 8, 8)) / 65535
+    assert with_rounding(std, fine, blur, method).tolist() == pytest.approx([12**-0.5 / 65535, 0.1])
+    for operator in (Mask(box_mask(8, 2)), Downsample(2), Grayscale()):
+        assert torch.equal(with_rounding(std, y, operator, method), std)
+    reflected = Blur(gaussian_kernel(1.0), boundary="reflect")  # DDNM needs its closed form for noise.
+    assert torch.equal(with_rounding(std, y, reflected, DDNM()), std)
+    assert with_rounding(std, y, reflected, DiffPIR()).tolist() != std.tolist()
+    mixed = torch.stack([y[0], y[1] + 1e-4])
+    assert with_rounding(torch.zeros(2), mixed, blur, method)[1] == 0

@@ -35,6 +35,7 @@ from restore.solve.checks import (
     noise_levels,
     suited,
     whole_number,
+    with_rounding,
 )
 from restore.solve.loop import Callback, State, downward, progress_bar, reporter, sampling_loop
 from restore.solve.parts import device_for, in_precision, parts_of
@@ -71,7 +72,8 @@ def solve(
             ``"auto"`` chooses (see :func:`restore.methods.choose`), with ``steps`` as the budget of network calls.
         prior: A name, a folder (see :func:`restore.load_prior`), or a prior.
         noise: Standard deviation of the Gaussian noise in ``y``, in the units of ``y`` (of 255, if it is uint8); one
-            number, or one per image. Or a ``PoissonNoise``, for the methods that take it.
+            number, or one per image. Or a ``PoissonNoise``, for the methods that take it. The rounding of a blurred
+            picture in whole numbers counts as noise by itself.
         steps: Number of downward steps of the schedule; the method's own number by default.
         samples: Number of draws for each image. ``"auto"`` takes a method that draws only if they are asked for.
         sampler: ``"ddpm"``, ``"ddim"``, ``"dpm++"`` or a sampler; the method's own by default.
@@ -139,6 +141,7 @@ def solve(
     poisson = noise if isinstance(noise, PoissonNoise) else None
     noise_std = noise_levels(noise, batch, layout)
     check_method(chosen, operator, noise_std, poisson)
+    noise_std = with_rounding(noise_std, batch, operator, chosen)
     shape = operator.image_shape(tuple(batch.shape[1:]))
     operator.check_images(torch.empty(images, *shape, device="meta"))
     fits = operator.measurement_shape(shape)

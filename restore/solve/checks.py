@@ -12,7 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from operators import GaussianNoise, LinearOperator, Mask, Operator, PoissonNoise
+from operators import (
+    Downsample,
+    GaussianNoise,
+    Grayscale,
+    Identity,
+    LinearOperator,
+    Mask,
+    Operator,
+    PoissonNoise,
+)
 from restore.images import ImageFormat
 from restore.methods import REGISTRY, options_of
 from restore.methods.base import Method
@@ -123,6 +132,33 @@ def noise_levels(noise: Any, y: Tensor, layout: ImageFormat) -> Tensor:
             stacklevel=4,
         )
     return (std / layout.scale).float().expand(len(y)).clone()
+
+
+def with_rounding(std: Tensor, y: Tensor, operator: Operator, method: Method) -> Tensor:
+    """The noise of every image, with the rounding of what a blur or the like made of it, ``(B,)``.
+
+    A measurement in whole numbers (of 255 or of 65535, also where it has been divided by them) is not free of noise.
+    An inverse that takes it for exact blows its rounding up to where nothing of the picture is left, save for the
+    operators that lose nothing but what they leave out.
+
+    Args:
+        std: The noise that the user told, ``(B,)``, where white is 1.
+        y: Measurements, ``(B, ...)``, where white is 1.
+        operator: What made them.
+        method: What is to solve them; one that takes no noise is left as it is.
+    """
+    harmless = isinstance(operator, (Identity, Mask, Grayscale, Downsample)) or not isinstance(
+        operator, LinearOperator
+    )
+    if harmless or suited(method, operator, noisy=True):
+        return std
+    for white in (255, 65535):
+        levels = y.double().flatten(1) * white
+        rounded = ((levels - levels.round()).abs() < 1e-6 * white).all(1).to(std.device)
+        std = torch.where(rounded & (std < ROUNDING / white), ROUNDING / white, std)
+        if bool(rounded.all()):  # What is a whole number of 255 is one of 65535, too.
+            break
+    return std
 
 
 def check_spelling(options: Iterable[str], arguments: Sequence[str]) -> None:
