@@ -136,6 +136,7 @@ class Prior(BasePrior):
             (e.g. ``"faces"``), a user is told that it knows nothing else.
 
     Raises:
+        TypeError: If the schedule is none.
         ValueError: If the prediction is not known or the range is empty.
 
     Example:
@@ -159,6 +160,11 @@ class Prior(BasePrior):
         overlap: int | None = None,
         config: dict[str, Any] | None = None,
     ) -> None:
+        if not isinstance(schedule, Schedule):
+            raise TypeError(
+                f"schedule is {schedule!r}; expected a Schedule, such as restore.Schedule.linear(), the one that the "
+                f"network was trained with"
+            )
         if prediction not in PREDICTIONS:
             raise ValueError(f"prediction must be one of {', '.join(PREDICTIONS)}, not {prediction!r}")
         low, high = value_range

@@ -122,6 +122,47 @@ def test_an_archive_that_unpacks_to_more_is_refused(tmp_path):
         restore.load_prior(tmp_path / "bomb.pt")
 
 
+class Hoard:
+    """Pickled, it asks whoever reads it for two trillion bytes."""
+
+    def __reduce__(self):
+        return bytearray, (2 * 10**12,)
+
+
+@pytest.mark.parametrize("archive", [True, False], ids=["zip", "legacy"])
+def test_memory_that_instructions_ask_for_is_refused(tmp_path, archive):
+    torch.save(
+        {"w": torch.zeros(3), "more": Hoard()},
+        tmp_path / "hoard.pt",
+        _use_new_zipfile_serialization=archive,
+    )
+    assert (tmp_path / "hoard.pt").stat().st_size < 5000
+    with pytest.raises(ValueError, match=r"hoard.pt' would make a bytearray, .* nothing of it was read"):
+        restore.load_prior(tmp_path / "hoard.pt")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"tile": "x"}, "tile is 'x'; expected a whole number of pixels"),
+        ({"tile": True}, "tile is True; expected"),
+        ({"overlap": 1.5}, "overlap is 1.5; expected a whole number"),
+        ({"network": None}, "network is None; expected an object"),
+        ({"schedule": []}, r"schedule is \[\]; expected an object"),
+        ({"value_range": "ab"}, r"value_range is 'ab'; expected two numbers, \[low, high\]"),
+        ({"value_range": [0]}, r"value_range is \[0\]; expected two numbers"),
+        ({"trained_size": "x"}, "trained_size is 'x'; expected a side in pixels, or two"),
+        ({"name": 7}, "name is 7; expected a word"),
+    ],
+    ids=str,
+)
+def test_values_of_the_wrong_kind_are_named(tmp_path, change, words):
+    folder = small_prior().save(tmp_path)
+    edit(folder / "config.json", **change)
+    with pytest.raises(ValueError, match=f"config.json' describes nothing that can be built: {words}"):
+        restore.load_prior(folder)
+
+
 # ------------------------------------------------------------------------------------------- schedules
 
 

@@ -9,6 +9,7 @@ from toys import GaussianNetwork, ProbeNetwork, smooth_prior
 import restore
 from operators import Mask
 from restore.analytic import GaussianPrior, smooth_covariance
+from restore.networks import photo_unet
 from restore.prior import PREDICTIONS, Prior
 from restore.schedule import Schedule
 
@@ -396,3 +397,10 @@ def test_channels_and_multiple_are_found_out_from_the_network():
     plain = Prior(Function(lambda x: x), Schedule.linear())
     assert (plain.channels, plain.multiple) == (None, 1)
     assert Prior(Function(lambda x: x), Schedule.linear(), channels=2, multiple=8).multiple == 8
+
+
+def test_a_name_is_no_schedule():
+    with pytest.raises(
+        TypeError, match=r"schedule is 'linear'; expected a Schedule, such as restore.Schedule"
+    ):
+        Prior(photo_unet((8, 8)), "linear")

@@ -790,6 +790,8 @@ def test_validation_is_logged_and_changes_nothing(crops, tmp_path, whole):
     logged = entries(tmp_path, "validation")
     assert [step for step, _ in logged] == [4, 8, 12]
     assert logged[-1][1] == run.validate() == run.validate()  # Always the same crops and noise.
+    object.__setattr__(run.options, "seed", 5)
+    assert run.validate() == logged[-1][1]  # Trainings of different seeds are compared by it.
     assert entries(tmp_path) == whole[1]
     assert_same(weights(run), whole[0])
     # It is L_simple of the averaged weights.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import re
 import zipfile
 from collections.abc import Callable, Mapping
@@ -77,6 +78,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     archive = zipfile.is_zipfile(path)
     if archive:
         _check_archive(path)
+    _check_instructions(path, archive)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
     except Exception as error:  # A damaged file makes torch raise anything, from EOFError to struct.error.
@@ -99,6 +101,27 @@ def _check_archive(path: Path) -> None:
         raise ValueError(
             f"{str(path)!r} has {path.stat().st_size:,} bytes and says that it unpacks to {unpacked:,}: torch.save "
             f"writes no such file, and it was not read"
+        )
+
+
+def _check_instructions(path: Path, archive: bool) -> None:
+    """Refuses instructions that torch follows, run no code, and can ask for any amount of memory."""
+    word = b"bytearray"
+    if archive:
+        try:
+            with zipfile.ZipFile(path) as parts:
+                found = any(word in parts.read(name) for name in parts.namelist() if name.endswith(".pkl"))
+        except (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError) as error:
+            raise ValueError(f"{str(path)!r} is damaged ({error}): fetch it again") from error
+    elif path.stat().st_size == 0:  # What cannot be mapped; torch says what is wrong with it.
+        return
+    else:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            found = content.find(word) >= 0
+    if found:
+        raise ValueError(
+            f"{str(path)!r} would make a bytearray, which no file of tensors needs and which could take any amount of "
+            f"memory: it was refused, and nothing of it was read. Convert it to safetensors where you trust it"
         )
 
 

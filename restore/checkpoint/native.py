@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,7 @@ def load_native(folder: Path, config: dict[str, Any]) -> Prior:
     lacking = [key for key in needed if key not in config]
     if lacking:
         raise ValueError(f"{source!r} lacks {', '.join(lacking)}: the file is damaged, or was edited")
+    _check_kinds(config, source)
     described = {k: v for k, v in config.items() if k not in (*needed, "format", ID)}
     try:
         network = config["network"]
@@ -154,6 +156,35 @@ def load_native(folder: Path, config: dict[str, Any]) -> Prior:
         return Prior(network, schedule, config["prediction"], (low, high), config=described, **sizes)
     except TypeError as error:
         raise ValueError(f"{source!r} describes nothing that can be built: {error}") from error
+
+
+def _check_kinds(config: dict[str, Any], source: str) -> None:
+    """Refuses values of the wrong kind, each by its name."""
+
+    def side(value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+    def pair(value: Any, fits: Callable[[Any], bool]) -> bool:
+        return isinstance(value, list) and len(value) == 2 and all(map(fits, value))
+
+    def number(value: Any) -> bool:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+    size = config.get("trained_size")
+    expected = {
+        "network": ("an object that describes it", isinstance(config["network"], dict)),
+        "schedule": ("an object that describes it", isinstance(config["schedule"], dict)),
+        "value_range": ("two numbers, [low, high]", pair(config["value_range"], number)),
+        "tile": ("a whole number of pixels", side(config["tile"])),
+        "overlap": ("a whole number of pixels", side(config["overlap"])),
+        "trained_size": ("a side in pixels, or two", size is None or side(size) or pair(size, side)),
+        "name": ("a word", isinstance(config.get("name", ""), str)),
+    }
+    for key, (words, fits) in expected.items():
+        if not fits:
+            raise ValueError(
+                f"{source!r} describes nothing that can be built: {key} is {config[key]!r}; expected {words}"
+            )
 
 
 def _id_of(text: str) -> str:

@@ -207,7 +207,8 @@ class Trainer:
         """L_simple of the averaged weights on the validation crops, always the same ones with the same noise."""
         if self.validation is None:
             raise ValueError("there are no validation pictures: give validation=")
-        generator = torch.Generator(self.device).manual_seed(stream_seed(self.options.seed, 1))
+        # Of no seed: trainings of different seeds are compared by it.
+        generator = torch.Generator(self.device).manual_seed(stream_seed(0, 1))
         total = 0.0
         for _ in range(batches):
             x_0 = self.validation.batch(64, generator).contiguous(memory_format=torch.channels_last)
