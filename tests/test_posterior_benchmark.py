@@ -220,6 +220,7 @@ def test_a_run_prints_its_tables_and_is_the_same_again(tmp_path, capsys):
     for a, b in zip(first, again, strict=True):
         drop = lambda records: [{k: v for k, v in r.items() if k != "seconds"} for r in records]  # noqa: E731
         assert drop(a.records) == drop(b.records)
+    assert printed.endswith((tmp_path / "table.md").read_text())
     with (tmp_path / "mixture.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert [line["method"] for line in lines] == ["exact draws", "prior, ignoring y", "ddrm"]

@@ -29,6 +29,7 @@ from restore.images import read_image
 from restore.methods import DDNM, DDRM, DPS, REGISTRY, DiffPIR, RePaint, SDEdit, as_method
 from restore.metrics import psnr
 from restore.prior import Prior
+from restore.quality import QualityWarning
 from restore.samplers import DDIM, DDPM, DPMSolver
 from restore.schedule import Schedule
 from restore.solve.checks import with_rounding
@@ -845,3 +846,16 @@ def test_rounding_is_noise_for_blurs_alone():
     assert with_rounding(std, y, reflected, DiffPIR()).tolist() != std.tolist()
     mixed = torch.stack([y[0], y[1] + 1e-4])
     assert with_rounding(torch.zeros(2), mixed, blur, method)[1] == 0
+
+
+def test_a_mask_that_measures_nothing_is_spoken_of():
+    masks = torch.ones(2, 1, 4, 4)
+    masks[1] = 0
+    y = torch.rand(2, 3, 4, 4)
+    with pytest.warns(QualityWarning, match="mask 1 of the batch measures nothing: .* A Mask is 1 where"):
+        solve(y, Mask(masks), "ddrm", steps=2)
+    with pytest.warns(QualityWarning, match="the mask measures nothing"):
+        solve(y[:1], Mask(masks[1]), "ddrm", steps=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        solve(y[:1], Mask(masks[0]), "ddrm", steps=2)

@@ -210,7 +210,7 @@ class TDS(Method):
                 f"precisely. method={self.guide.name!r} makes such draws at a {self.particles}th of the cost; more "
                 f"steps or many more particles may raise the size",
                 QualityWarning,
-                stacklevel=2,
+                stacklevel=5,
             )
         chosen = self._systematic(self._uniform(), 1)[:, 0]
         rows = self.particles * torch.arange(len(chosen), device=x.device) + chosen

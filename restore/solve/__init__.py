@@ -34,6 +34,7 @@ from restore.solve.checks import (
     check_spelling,
     noise_levels,
     suited,
+    warn_of_empty_masks,
     whole_number,
     with_rounding,
 )
@@ -154,6 +155,7 @@ def solve(
     if isinstance(operator, Mask):
         # What a user left in the holes (white, or noise that was added everywhere) is no measurement.
         batch = torch.where(operator.mask.to(batch.device) != 0, batch, 0)
+        warn_of_empty_masks(operator)
     if poisson is not None:
         check_counts(batch)
         noise_std = noise_levels(poisson, batch, layout)

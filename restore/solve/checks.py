@@ -26,6 +26,7 @@ from restore.images import ImageFormat
 from restore.methods import REGISTRY, options_of
 from restore.methods.base import Method
 from restore.prior import BasePrior, Prior
+from restore.quality import QualityWarning
 
 #: Standard deviation of what rounding to whole numbers changes.
 ROUNDING = 12**-0.5
@@ -159,6 +160,23 @@ def with_rounding(std: Tensor, y: Tensor, operator: Operator, method: Method) ->
         if bool(rounded.all()):  # What is a whole number of 255 is one of 65535, too.
             break
     return std
+
+
+def warn_of_empty_masks(mask: Mask) -> None:
+    """Says so where a mask measures nothing, which is rarely meant."""
+    empty = (mask.mask == 0).flatten(1).all(1)
+    if bool(empty.any()):
+        which = (
+            "the mask measures"
+            if len(empty) == 1
+            else f"mask {int(empty.nonzero()[0])} of the batch measures"
+        )
+        warnings.warn(
+            f"{which} nothing: the result is what the prior makes up. A Mask is 1 where the picture is known, and 0 "
+            f"where it is to be filled in",
+            QualityWarning,
+            stacklevel=4,
+        )
 
 
 def check_spelling(options: Iterable[str], arguments: Sequence[str]) -> None:

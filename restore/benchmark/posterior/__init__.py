@@ -66,7 +66,8 @@ def run_posterior(
         dimensions: Of the mixture.
         measurements: Numbers of values measured, of the mixture.
         seed: Of problems and draws.
-        output: A folder for ``gaussian.csv`` and ``mixture.csv``, which hold every single figure.
+        output: A folder for ``table.md``, which is what is printed, and for ``gaussian.csv`` and ``mixture.csv``, which
+            hold every single figure.
         progress: Show a bar.
 
     Returns:
@@ -118,5 +119,10 @@ def run_posterior(
             whole = Table("", [], records=[record for each in some for record in each.records])
             write_atomically(Path(output) / f"{name}.csv", whole.write_csv)
     found = [each for some in tables.values() for each in some]
-    print("\n\n".join(each.markdown() for each in found))
+    text = "\n\n".join(each.markdown() for each in found)
+    if output is not None:
+        write_atomically(
+            Path(output) / "table.md", lambda path: path.write_text(text + "\n", encoding="utf-8")
+        )
+    print(text)
     return found
