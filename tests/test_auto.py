@@ -191,3 +191,41 @@ def test_the_likelihood_of_a_problem_is_that_of_its_noise():
     # Where it is far larger, all pixels count alike.
     far = 1e3 * torch.ones_like(small)
     torch.testing.assert_close(replace(view, residual=far).weighed, far, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("samples", [None, 2])
+def test_every_picture_of_a_batch_has_the_method_of_its_own_mask(samples):
+    """A wide hole in one picture changes nothing in another: results do not depend on the batch."""
+    generator = torch.Generator().manual_seed(1)
+    narrow = [torch.rand(1, 32, 32, generator=generator) < 0.5 for _ in range(2)]
+    masks = torch.stack([narrow[0], box_mask(32, 20).reshape(1, 32, 32), narrow[1]])
+    y = torch.rand(3, 3, 32, 32, generator=generator) * masks
+    seen = []
+
+    def run(index, callback=None):
+        return restore.solve(
+            y[index],
+            Mask(masks[index]),
+            "auto",
+            prior=PixelPrior(),
+            steps=5 if samples is None else 30,  # Fewer, and draws are DPS's in any case.
+            samples=samples,
+            seed=[10 + i for i in index],
+            progress=False,
+            callback=callback,
+        )
+
+    together = run([0, 1, 2], seen.append)
+    for i in range(3):
+        alone = run([i])
+        torch.testing.assert_close(together[..., i, :, :, :], alone[..., 0, :, :, :])
+    draws = 3 * (samples or 1)
+    assert sorted(i for state in seen if state.step == 1 for i in state.draws) == list(range(draws))
+    narrow_ones = {i for i in range(draws) if i % 3 != 1}
+    for state in seen:
+        assert set(state.draws) <= narrow_ones or not set(state.draws) & narrow_ones
+    if samples is None:
+        expected = restore.solve(
+            y[[0, 2]], Mask(masks[[0, 2]]), DPIR(), prior=PixelPrior(), steps=5, seed=[10, 12], progress=False
+        )
+        torch.testing.assert_close(together[[0, 2]], expected)

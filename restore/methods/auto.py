@@ -37,7 +37,7 @@ def choose(
        mask, which still gains from them (and gives way to DPS below 30), 50 for other operators, and 30 where one
        without a closed form makes every step slower.
 
-    A batch has one method: where its masks differ, the widest hole decides for all of them.
+    Of a mask for several pictures, the widest hole decides; ``solve`` asks for every picture by itself.
 
     Args:
         operator: The operator of the problem.

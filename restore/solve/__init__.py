@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from torch import Tensor
 from operators import GaussianNoise, Mask, Operator, PoissonNoise
 from restore.checkpoint import load_prior
 from restore.images import to_batch
-from restore.methods import REGISTRY, as_method, choose, options_of
+from restore.methods import REGISTRY, as_method, options_of
 from restore.methods.base import Method, Problem
 from restore.prior import BasePrior, Prior
 from restore.quality import judge
@@ -39,7 +38,7 @@ from restore.solve.checks import (
     with_rounding,
 )
 from restore.solve.loop import Callback, State, downward, progress_bar, reporter, sampling_loop
-from restore.solve.parts import device_for, in_precision, parts_of
+from restore.solve.parts import Plan, device_for, in_precision, parts_of, plans_for
 from restore.solve.ranges import in_range_of, to_unit
 
 __all__ = ["Callback", "State", "sample", "sampling_loop", "solve", "suited"]
@@ -125,10 +124,13 @@ def solve(
         if options or sampler is not None:
             given = ", ".join([*options, *(["sampler"] if sampler is not None else [])])
             raise TypeError(f"method='auto' chooses its settings itself: leave {given} out, or name a method")
-        measured = math.prod(batch.shape[1:])
         gaussian = not isinstance(noise, PoissonNoise)
-        method, steps = choose(operator, measured, gaussian=gaussian, calls=steps, draws=samples is not None)
-    chosen = as_method(method, **options)
+        plans = plans_for(
+            operator, tuple(batch.shape), gaussian=gaussian, calls=steps, draws=samples is not None
+        )
+    else:
+        plans = [Plan(as_method(method, **options), steps, range(images))]
+    chosen = plans[0].method  # Of several, which only "auto" makes, each suits its images.
     scheme = None if sampler is None else as_sampler(sampler)
     if scheme is not None and not chosen.takes_sampler:
         raise ValueError(
@@ -165,7 +167,7 @@ def solve(
     check_prior(denoiser, shape, batch, operator)
     check_labels(denoiser, images)
     if isinstance(denoiser, Prior):
-        judge(denoiser, *shape[1:], steps=steps)
+        judge(denoiser, *shape[1:], steps=plans[0].steps)
     denoiser = denoiser.to(where)
     if dtype is not None:
         denoiser = in_precision(denoiser, dtype)
@@ -179,7 +181,6 @@ def solve(
     target, physics, noise_std = in_range_of(denoiser, batch, operator, noise_std, shape, poisson)
 
     randomness = Randomness.for_draws(seed, images, count, where)
-    parts = parts_of(images * count, shape, where, chosen, denoiser.light)
     whole = Problem(
         target,
         physics,
@@ -189,17 +190,20 @@ def solve(
         poisson,
         denoiser.value_range[1] - denoiser.value_range[0],
     )
-    times = chosen.bind(denoiser, whole, scheme, steps).times()
-    results = []
-    with progress_bar(len(parts) * downward(times), chosen.name, progress) as bar:
-        for part in parts:
-            states = [draw % images for draw in part for _ in range(chosen.states_per_draw)]
+    runs = [
+        (plan, downward(plan.method.bind(denoiser, whole, scheme, plan.steps).times()), part)
+        for plan in plans
+        for part in parts_of(plan.draws(images, count), shape, where, plan.method, denoiser.light)
+    ]
+    result = torch.empty(images * count, *shape, device=where)
+    with progress_bar(sum(total for _, total, _ in runs), chosen.name, progress) as bar:
+        for plan, total, part in runs:
+            states = [draw % images for draw in part for _ in range(plan.method.states_per_draw)]
             index = torch.tensor(states, device=where)
-            problem = whole.select(index, randomness.part(part, chosen.states_per_draw))
-            run = chosen.bind(denoiser.select(index), problem, scheme, steps)
-            report = reporter(callback, denoiser, downward(times), part)
-            results.append(to_unit(denoiser, sampling_loop(run, bar.update, report)))
-    result = torch.cat(results)
+            problem = whole.select(index, randomness.part(part, plan.method.states_per_draw))
+            run = plan.method.bind(denoiser.select(index), problem, scheme, plan.steps)
+            report = reporter(callback, denoiser, total, part)
+            result[list(part)] = to_unit(denoiser, sampling_loop(run, bar.update, report))
     return layout.restore(result, samples=samples)
 
 
@@ -258,7 +262,7 @@ def sample(
     where = device_for(device, prior, torch.empty(0))
     denoiser = denoiser.to(where)
     randomness = Randomness.for_draws(seed, 1, shape[0], where)
-    parts, pictures = parts_of(shape[0], shape, where, Method(), denoiser.light), []
+    parts, pictures = parts_of(range(shape[0]), shape, where, Method(), denoiser.light), []
     with progress_bar(len(parts) * steps, "sampling", progress) as bar:
         for part in parts:
             nothing = torch.empty(len(part), 0, device=where)

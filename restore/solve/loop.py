@@ -39,7 +39,7 @@ class State:
     s: float
     x: Tensor
     x_hat: Tensor
-    draws: range
+    draws: Sequence[int]
     details: dict[str, Tensor]
 
 
@@ -91,7 +91,7 @@ def downward(times: Sequence[float]) -> int:
 
 
 def reporter(
-    callback: Callback | None, prior: BasePrior, steps: int, draws: range
+    callback: Callback | None, prior: BasePrior, steps: int, draws: Sequence[int]
 ) -> Callable[[Method, int, float, float, Tensor], object]:
     """What the loop calls after a step, to show the user's callback a :class:`State`."""
     low, high = prior.value_range
