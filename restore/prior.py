@@ -125,7 +125,7 @@ class Prior(BasePrior):
         schedule: The noise schedule it was trained with.
         prediction: What it predicts: ``"epsilon"`` (the noise), ``"sample"`` (the clean image), ``"v_prediction"``
             or ``"flow_prediction"``. A network with twice as many output channels as ``channels`` predicts the
-            variance, too; that half is left aside.
+            variance, too (:meth:`variance`).
         value_range: The interval of its images, normally (-1, 1).
         channels: Channels of its images; found out from the network where it tells.
         multiple: Heights and widths must be multiples of this; found out from the network where it tells.
@@ -362,8 +362,9 @@ class Prior(BasePrior):
 
     @property
     def predicts_variance(self) -> bool:
-        """Whether the network was trained to predict the variance of a step, too."""
-        return self.channels is not None and about.outputs_of(self.network) == 2 * self.channels
+        """Whether the network was trained to predict the variance of a step, too, as a place in its range."""
+        told = self.config.get("variance_type", "learned_range") == "learned_range"
+        return told and self.channels is not None and about.outputs_of(self.network) == 2 * self.channels
 
     def variance(self, x_t: Tensor, t: float | Tensor, s: float | Tensor | None = None) -> Tensor:
         """The learned variance of the ancestral step, ``Var[x_s | x_t]``, for networks that predict it.
@@ -376,10 +377,10 @@ class Prior(BasePrior):
             s: Time that the step goes to, below ``t``; by default a trained step down, ``t - 1/T``.
 
         Returns:
-            Variances, ``(B, C, H, W)``.
+            Variances, ``(B, C, H, W)``; numbers, without a gradient.
 
         Raises:
-            ValueError: If the network does not predict it, or the step does not go down.
+            ValueError: If the network does not predict it, or there is no such step.
         """
         from restore.variance import of_step
 
@@ -391,7 +392,7 @@ class Prior(BasePrior):
         Raises:
             ValueError: If the network predicts no variance.
         """
-        if about.outputs_of(self.network) != 2 * x_t.shape[1]:
+        if not self.predicts_variance or self.channels != x_t.shape[1]:
             raise ValueError(f"the network of {self.name!r} predicts no variance")
         output, variance = self._sized(x_t, t).chunk(2, dim=1)
         return self._estimate(x_t, t, output), variance.detach()

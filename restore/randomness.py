@@ -90,7 +90,12 @@ class Randomness:
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Fresh standard normal numbers, float32, ``(B, *shape)``."""
         block = (self._copies, *shape)
-        return torch.cat([torch.randn(block, generator=g, device=self.device) for g in self._generators])
+        return torch.cat(
+            [
+                torch.randn(block, generator=g, device=self.device, dtype=torch.float32)
+                for g in self._generators
+            ]
+        )
 
     def normal_like(self, x: Tensor) -> Tensor:
         """Fresh standard normal numbers of the shape and dtype of ``x`` ``(B, ...)``, on its device."""

@@ -7,6 +7,7 @@ after it.
 from __future__ import annotations
 
 import abc
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -146,17 +147,16 @@ class DDPM(Sampler):
 
     def attach(self, prior: BasePrior) -> tuple[DDPM, BasePrior]:
         """With the learned variance, a sampler that asks the prior for it, and a prior that keeps it ready."""
-        from restore.prior import Prior
-        from restore.variance import KeepsVariance
+        from restore.variance import KeepsVariance, offers_variance
 
-        learned = isinstance(prior, Prior) and prior.predicts_variance
+        learned = offers_variance(prior)
         if self.variance == "learned" and not learned:
             raise ValueError(
                 f"{self!r}: {prior.name!r} predicts no variance; take DDPM(variance='small') or DDPM()"
             )
         if not learned or self.variance in ("small", "large"):
             return self, prior
-        attached, keeping = DDPM(self.variance), KeepsVariance(cast("Prior", prior))
+        attached, keeping = copy.copy(self), KeepsVariance(cast("Prior", prior))
         object.__setattr__(attached, "_prior", keeping)
         return attached, keeping
 

@@ -36,7 +36,7 @@ def of_step(output: Tensor, schedule: Schedule, t: float | Tensor, s: float | Te
         Variances, ``(B, C, H, W)``.
 
     Raises:
-        ValueError: If a time is not above 0, or the step does not go down.
+        ValueError: If a time is not above 0, the step does not go down, or it goes from 1 to 0, with no step before it.
     """
     late = torch.as_tensor(t, dtype=torch.float64, device="cpu").reshape(-1)
     if s is None:
@@ -46,6 +46,8 @@ def of_step(output: Tensor, schedule: Schedule, t: float | Tensor, s: float | Te
         early = torch.as_tensor(s, dtype=torch.float64, device="cpu").reshape(-1)
     if (late <= 0).any() or (early >= late).any() or (early < 0).any():
         raise ValueError(f"a step goes from a time t above 0 down to s, at least 0; got t={t}, s={s}")
+    if ((late == 1) & (early == 0)).any():
+        raise ValueError("one step from time 1 to 0 has no step before it, and no variance to choose")
     beta, _ = _extremes(schedule, late, early)
     # The step before a step to 0, of the same length.
     last = early == 0
@@ -61,6 +63,22 @@ def _extremes(schedule: Schedule, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]
     (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
     beta = sigma_t**2 - (alpha_t / alpha_s) ** 2 * sigma_s**2
     return beta, beta * sigma_s**2 / sigma_t**2
+
+
+def offers_variance(prior: BasePrior) -> bool:
+    """Whether a prior's network predicts the variance, and its estimate is the one that comes with it.
+
+    A subclass that has an estimate of its own, and nothing of its own for the two together, is called for the first.
+    """
+    from restore.prior import Prior
+
+    if not isinstance(prior, Prior) or not prior.predicts_variance:
+        return False
+    both, one = (
+        next(cls for cls in type(prior).__mro__ if name in vars(cls))
+        for name in ("with_variance", "__call__")
+    )
+    return issubclass(both, one)
 
 
 class KeepsVariance(BasePrior):

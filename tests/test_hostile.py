@@ -141,6 +141,26 @@ def test_memory_that_instructions_ask_for_is_refused(tmp_path, archive):
         restore.load_prior(tmp_path / "hoard.pt")
 
 
+@pytest.mark.parametrize("name", ["data.pkl", "DATA.PKL"])
+def test_names_of_entries_are_read_as_torch_reads_them(tmp_path, name):
+    """It does not care for capitals."""
+    torch.save({"w": torch.zeros(3), "more": Hoard()}, tmp_path / "saved.pt")
+    with zipfile.ZipFile(tmp_path / "saved.pt") as old, zipfile.ZipFile(tmp_path / "new.pt", "w") as new:
+        for entry in old.infolist():
+            new.writestr(entry.filename.replace("data.pkl", name), old.read(entry))
+    with pytest.raises(ValueError, match=r"new.pt' would make a bytearray"):
+        restore.load_prior(tmp_path / "new.pt")
+
+
+def test_a_compressed_archive_is_not_unpacked(tmp_path):
+    """What it says of its sizes may be less than what it unpacks to."""
+    with zipfile.ZipFile(tmp_path / "bomb.pt", "w") as archive:
+        archive.writestr("x/version", "3\n")
+        archive.writestr("x/data.pkl", b"garbage", compress_type=zipfile.ZIP_DEFLATED)
+    with pytest.raises(ValueError, match=r"bomb.pt' is compressed: torch.save writes no such file"):
+        restore.load_prior(tmp_path / "bomb.pt")
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

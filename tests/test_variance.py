@@ -5,13 +5,15 @@ import math
 import pytest
 import torch
 from torch import nn
+from toys import problem_for
 
 import restore
 from operators import Mask
 from restore import Prior, Schedule
+from restore.benchmark.contenders import CountedPrior
 from restore.methods import DPS, TDS, RePaint
 from restore.samplers import DDIM, DDPM
-from restore.variance import KeepsVariance, of_step
+from restore.variance import KeepsVariance, of_step, offers_variance
 
 
 class Wavy(nn.Module):
@@ -130,6 +132,13 @@ def test_it_lies_between_the_two_of_ddpm():
         assert middle == pytest.approx(math.sqrt(small * large), rel=1e-4)
 
 
+def test_one_step_from_noise_to_the_image_has_no_variance():
+    with pytest.raises(ValueError, match="one step from time 1 to 0 has no step before it"):
+        wavy(Schedule.linear(1)).variance(state(), 1.0)
+    x = restore.sample(wavy(), (1, 2, 4, 4), steps=1, sampler="ddpm", seed=0, progress=False)
+    assert torch.isfinite(x).all()
+
+
 @pytest.mark.parametrize(("t", "s"), [(0.5, 0.5), (0.2, 0.4), (0.0, 0.0), (0.5, -0.1)])
 def test_a_step_that_does_not_go_down_is_refused(t, s):
     with pytest.raises(ValueError, match=f"a step goes from a time t above 0 down to s.* got t={t}, s={s}"):
@@ -201,6 +210,69 @@ def test_methods_with_steps_of_their_own_are_left_alone():
     assert run.prior is prior
 
 
+def test_calls_with_the_variance_are_counted():
+    prior = CountedPrior.of(wavy())
+    restore.sample(prior, (2, 2, 8, 8), steps=5, sampler="ddpm", seed=0, progress=False)
+    assert prior.calls == 10
+
+
+def test_an_estimate_of_ones_own_is_the_one_that_is_called():
+    """A subclass of Prior that changes the estimate is not passed by; with both of its own it has the variance."""
+
+    class Halved(Prior):
+        def __call__(self, x_t, t):
+            return super().__call__(x_t, t) / 2
+
+    class Both(Halved):
+        def with_variance(self, x_t, t):
+            x_hat, variance = super().with_variance(x_t, t)
+            return x_hat / 2, variance
+
+    halved, both = (kind(Wavy(), Schedule.linear()) for kind in (Halved, Both))
+    assert not offers_variance(halved)
+    assert offers_variance(both)
+    assert DDPM().attach(halved)[1] is halved
+    _, keeping = DDPM().attach(both)
+    torch.testing.assert_close(keeping(state(), 0.5), both(state(), 0.5))
+
+
+def test_a_sampler_of_ones_own_stays_what_it_is():
+    class Louder(DDPM):
+        def kernel(self, x_t, x_hat, t, s, schedule):
+            mean, std = super().kernel(x_t, x_hat, t, s, schedule)
+            return mean, 2 * std
+
+    prior = wavy()
+    attached, _ = Louder().attach(prior)
+    assert isinstance(attached, Louder)
+    _, std = attached.kernel(state(), state(), 0.5, 0.4, prior.schedule)
+    torch.testing.assert_close(std, 2 * prior.variance(state(), 0.5, 0.4).sqrt())
+
+
+def test_a_variance_in_another_form_is_not_misread(tmp_path):
+    """diffusers' "learned" is the logarithm itself."""
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+    for kind, offered in (("learned_range", True), ("learned", False)):
+        network = UNet2DModel(
+            sample_size=8,
+            out_channels=6,
+            block_out_channels=(8, 8),
+            norm_num_groups=4,
+            layers_per_block=1,
+            down_block_types=("DownBlock2D",) * 2,
+            up_block_types=("UpBlock2D",) * 2,
+            add_attention=False,
+        )
+        DDPMPipeline(network, DDPMScheduler(variance_type=kind)).save_pretrained(tmp_path / kind)
+        prior = restore.load_prior(tmp_path / kind)
+        assert offers_variance(prior) == offered
+        again = restore.load_prior(prior.save(tmp_path / "again" / kind))
+        assert offers_variance(again) == offered
+        x = restore.sample(again, (1, 3, 8, 8), steps=2, sampler="ddpm", seed=0, progress=False)
+        assert torch.isfinite(x).all()
+
+
 # ------------------------------------------------------------------------------------------- refusals
 
 
@@ -223,7 +295,10 @@ def test_tds_weighs_with_one_deviation():
         )
 
     assert torch.equal(run(DDPM()), run(DDPM("small")))
-    with pytest.raises(ValueError, match="tds weighs draws by their densities"):
+    assert not isinstance(
+        TDS().bind(prior, problem_for(y[0], mask, 64, (2, 4, 4)), DDPM(), 3).guide.prior, KeepsVariance
+    )
+    with pytest.raises(ValueError, match="tds weighs draws by densities of one deviation"):
         run(DDPM("learned"))
 
 

@@ -113,6 +113,12 @@ class CountedPrior(BasePrior):
         self._count[0] += len(x_t)
         return super().__call__(x_t, t)  # type: ignore[safe-super]
 
+    def with_variance(self, x_t: Tensor, t: float | Tensor) -> tuple[Tensor, Tensor]:
+        """The prior's estimate and variance, counted as the one call that they are."""
+        self._count[0] += len(x_t)
+        found: tuple[Tensor, Tensor] = super().with_variance(x_t, t)  # type: ignore[misc]
+        return found
+
 
 def steps_for(calls: int, method: Method, example: Measurement, prior: BasePrior) -> int:
     """The most steps with which a method makes no more than so many network calls; at least one.

@@ -22,6 +22,8 @@ from restore.schedule import Schedule
 
 INDEX = "model_index.json"
 SCHEDULER = "scheduler_config.json"
+#: The form of a learned variance that guided-diffusion's networks have: a place between the two of DDPM.
+RANGE = "learned_range"
 FLOW = "FlowMatchEulerDiscreteScheduler"
 STEM = "diffusion_pytorch_model"
 #: The files that may hold the weights, the better ones first: early repositories have no safetensors.
@@ -115,7 +117,7 @@ def load_unet_file(
     place = path.parent / CONFIG
     config = read_json(place)
     _check_network(config, path.parent)
-    schedule, prediction = _training_of(path.parent, name, scheduler)
+    schedule, prediction, variance = _training_of(path.parent, name, scheduler)
     check_depth(config, content, str(place))
     model: Any = UNet2DModel
     network = assemble(
@@ -125,7 +127,7 @@ def load_unet_file(
         kind=f"the {CONFIG} beside it",
         config=str(place),
     )
-    return _prior(network, schedule, prediction, name)
+    return _prior(network, schedule, prediction, name, variance)
 
 
 def _is_there(path: Path, only: Collection[Path] | None) -> bool:
@@ -170,14 +172,14 @@ def _check_network(config: dict[str, Any], folder: Path) -> None:
         )
 
 
-def _training_of(folder: Path, name: str, scheduler: dict[str, Any] | None) -> tuple[Schedule, str]:
-    """With which schedule a network was trained, and what it predicts."""
+def _training_of(folder: Path, name: str, scheduler: dict[str, Any] | None) -> tuple[Schedule, str, str]:
+    """With which schedule a network was trained, what it predicts, and in which form the variance if it does."""
     if scheduler is None:
         scheduler = read_json(folder / SCHEDULER) if (folder / SCHEDULER).is_file() else {}
     try:
         if scheduler.get("_class_name") == FLOW:
             # A shift changes the times that it visits, not what the network is shown at a time.
-            return Schedule.flow(scheduler.get("num_train_timesteps", 1000)), "flow_prediction"
+            return Schedule.flow(scheduler.get("num_train_timesteps", 1000)), "flow_prediction", RANGE
         schedule = schedule_of_diffusers(scheduler)
     except (TypeError, ValueError) as error:
         raise ValueError(f"the scheduler's configuration of {name!r} makes no schedule: {error}") from error
@@ -186,12 +188,14 @@ def _training_of(folder: Path, name: str, scheduler: dict[str, Any] | None) -> t
         raise ValueError(
             f"unknown prediction_type {prediction!r} in the scheduler's configuration of {name!r}"
         )
-    return schedule, prediction
+    return schedule, prediction, "learned" if scheduler.get("variance_type") == "learned" else RANGE
 
 
-def _prior(network: Any, schedule: Schedule, prediction: str, name: str) -> Prior:
-    channels = network.config.in_channels
-    return Prior(network, schedule, prediction, channels=channels, config={"name": name})  # type: ignore[arg-type]
+def _prior(network: Any, schedule: Schedule, prediction: str, name: str, variance: str) -> Prior:
+    channels, config = network.config.in_channels, {"name": name}
+    if network.config.out_channels == 2 * channels and variance != RANGE:
+        config["variance_type"] = variance  # Which is not what Prior.variance reads.
+    return Prior(network, schedule, prediction, channels=channels, config=config)  # type: ignore[arg-type]
 
 
 def schedule_of_diffusers(config: dict[str, Any]) -> Schedule:

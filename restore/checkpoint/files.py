@@ -94,13 +94,21 @@ def _check_archive(path: Path) -> None:
     """Refuses an archive that unpacks to more than it is: torch.save never compresses."""
     try:
         with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
+            entries = archive.infolist()
+            unpacked = sum(entry.file_size for entry in entries)
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise ValueError(f"{str(path)!r} is damaged ({error}): fetch it again") from error
     if unpacked > path.stat().st_size:
         raise ValueError(
             f"{str(path)!r} has {path.stat().st_size:,} bytes and says that it unpacks to {unpacked:,}: torch.save "
             f"writes no such file, and it was not read"
+        )
+    if any(
+        entry.compress_type != zipfile.ZIP_STORED for entry in entries
+    ):  # What it says may be less than it is.
+        raise ValueError(
+            f"{str(path)!r} is compressed: torch.save writes no such file, and it was not read. Convert it to "
+            f"safetensors where you trust it"
         )
 
 
@@ -110,7 +118,9 @@ def _check_instructions(path: Path, archive: bool) -> None:
     if archive:
         try:
             with zipfile.ZipFile(path) as parts:
-                found = any(word in parts.read(name) for name in parts.namelist() if name.endswith(".pkl"))
+                found = any(
+                    word in parts.read(name) for name in parts.namelist() if name.lower().endswith(".pkl")
+                )
         except (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError) as error:
             raise ValueError(f"{str(path)!r} is damaged ({error}): fetch it again") from error
     elif path.stat().st_size == 0:  # What cannot be mapped; torch says what is wrong with it.

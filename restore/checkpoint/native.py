@@ -178,7 +178,7 @@ def _check_kinds(config: dict[str, Any], source: str) -> None:
         "tile": ("a whole number of pixels", side(config["tile"])),
         "overlap": ("a whole number of pixels", side(config["overlap"])),
         "trained_size": ("a side in pixels, or two", size is None or side(size) or pair(size, side)),
-        "name": ("a word", isinstance(config.get("name", ""), str)),
+        "name": ("a word", isinstance(config.get("name"), (str, type(None)))),
     }
     for key, (words, fits) in expected.items():
         if not fits:

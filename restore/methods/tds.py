@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -108,12 +108,13 @@ class TDS(Method):
         """A copy that is ready to run, with the twist bound to the same problem."""
         if isinstance(sampler, DDPM) and sampler.variance == "learned":
             raise ValueError(
-                f"tds weighs draws by their densities, whose deviation is one number: take DDPM(variance='small') "
+                f"tds weighs draws by densities of one deviation for all their numbers: take DDPM(variance='small') "
                 f"or DDPM(), which is the same here, not {sampler}"
             )
+        if isinstance(sampler, DDPM) and sampler.variance is None:
+            sampler = replace(sampler, variance="small")
         run = super().bind(prior, problem, sampler, steps)
         assert isinstance(run, TDS)
-        run.sampler, run.prior = (self.default_sampler if sampler is None else sampler).fresh(), prior
         run.twist = run.guide.bind(prior, problem, sampler, run.steps)
         (t, s, *_), zero = run.times(), torch.zeros(())
         if s > 0 and run.sampler.fresh().kernel(zero, zero, t, s, prior.schedule)[1] == 0:

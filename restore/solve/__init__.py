@@ -73,7 +73,7 @@ def solve(
         prior: A name, a folder (see :func:`restore.load_prior`), or a prior.
         noise: Standard deviation of the Gaussian noise in ``y``, in the units of ``y`` (of 255, if it is uint8); one
             number, or one per image. Or a ``PoissonNoise``, for the methods that take it. The rounding of a blurred
-            picture in whole numbers counts as noise by itself.
+            picture in whole numbers of 255 or 65535, or in half precision, counts as noise by itself.
         steps: Number of downward steps of the schedule; the method's own number by default.
         samples: Number of draws for each image. ``"auto"`` takes a method that draws only if they are asked for.
         sampler: ``"ddpm"``, ``"ddim"``, ``"dpm++"`` or a sampler; the method's own by default.
@@ -144,7 +144,7 @@ def solve(
     poisson = noise if isinstance(noise, PoissonNoise) else None
     noise_std = noise_levels(noise, batch, layout)
     check_method(chosen, operator, noise_std, poisson)
-    noise_std = with_rounding(noise_std, batch, operator, chosen)
+    noise_std = with_rounding(noise_std, batch, layout, operator, chosen)
     shape = operator.image_shape(tuple(batch.shape[1:]))
     operator.check_images(torch.empty(images, *shape, device="meta"))
     fits = operator.measurement_shape(shape)
@@ -167,7 +167,7 @@ def solve(
     check_prior(denoiser, shape, batch, operator)
     check_labels(denoiser, images)
     if isinstance(denoiser, Prior):
-        judge(denoiser, *shape[1:], steps=plans[0].steps)
+        judge(denoiser, *shape[1:], steps=steps)
     denoiser = denoiser.to(where)
     if dtype is not None:
         denoiser = in_precision(denoiser, dtype)
@@ -190,12 +190,12 @@ def solve(
         poisson,
         denoiser.value_range[1] - denoiser.value_range[0],
     )
-    runs = [
-        (plan, downward(plan.method.bind(denoiser, whole, scheme, plan.steps).times()), part)
-        for plan in plans
-        for part in parts_of(plan.draws(images, count), shape, where, plan.method, denoiser.light)
-    ]
-    result = torch.empty(images * count, *shape, device=where)
+    runs = []
+    for plan in plans:
+        total = downward(plan.method.bind(denoiser, whole, scheme, plan.steps).times())
+        parts = parts_of(plan.draws(images, count), shape, where, plan.method, denoiser.light)
+        runs += [(plan, total, part) for part in parts]
+    result = torch.empty(images * count, *shape, dtype=target.dtype, device=where)
     with progress_bar(sum(total for _, total, _ in runs), chosen.name, progress) as bar:
         for plan, total, part in runs:
             states = [draw % images for draw in part for _ in range(plan.method.states_per_draw)]

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -135,16 +136,17 @@ def noise_levels(noise: Any, y: Tensor, layout: ImageFormat) -> Tensor:
     return (std / layout.scale).float().expand(len(y)).clone()
 
 
-def with_rounding(std: Tensor, y: Tensor, operator: Operator, method: Method) -> Tensor:
+def with_rounding(std: Tensor, y: Tensor, layout: ImageFormat, operator: Operator, method: Method) -> Tensor:
     """The noise of every image, with the rounding of what a blur or the like made of it, ``(B,)``.
 
-    A measurement in whole numbers (of 255 or of 65535, also where it has been divided by them) is not free of noise.
-    An inverse that takes it for exact blows its rounding up to where nothing of the picture is left, save for the
-    operators that lose nothing but what they leave out.
+    A measurement in whole numbers (of 255 or of 65535, also where it has been divided by them) or in half precision is
+    not free of noise. An inverse that takes it for exact blows its rounding up to where nothing of the picture is left,
+    save for the operators that lose nothing but what they leave out.
 
     Args:
         std: The noise that the user told, ``(B,)``, where white is 1.
         y: Measurements, ``(B, ...)``, where white is 1.
+        layout: What the user gave them as.
         operator: What made them.
         method: What is to solve them; one that takes no noise is left as it is.
     """
@@ -153,8 +155,13 @@ def with_rounding(std: Tensor, y: Tensor, operator: Operator, method: Method) ->
     )
     if harmless or suited(method, operator, noisy=True):
         return std
+    if layout.dtype in (torch.float16, torch.bfloat16, np.dtype(np.float16)):
+        half = torch.bfloat16 if layout.dtype == torch.bfloat16 else torch.float16
+        return std.clamp(
+            min=ROUNDING * torch.finfo(half).eps / 2
+        )  # The distance of numbers just below white.
     for white in (255, 65535):
-        levels = y.double().flatten(1) * white
+        levels = y.cpu().double().flatten(1) * white
         rounded = ((levels - levels.round()).abs() < 1e-6 * white).all(1).to(std.device)
         std = torch.where(rounded & (std < ROUNDING / white), ROUNDING / white, std)
         if bool(rounded.all()):  # What is a whole number of 255 is one of 65535, too.

@@ -51,6 +51,8 @@ def measure(pictures: int, size: int, device: str, checkpointing: bool) -> None:
     x = torch.randn(pictures, 3, size, size, device=device, requires_grad=True)
     y = torch.zeros(pictures, 3, size // 4, size // 4, device=device)
     cuda = torch.device(device).type == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated() if cuda else resident()
     start = time.perf_counter()
     (gradient,) = torch.autograd.grad((y - operator(prior(x, 0.5))).flatten(1).norm(dim=1).sum(), x)
