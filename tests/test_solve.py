@@ -845,7 +845,8 @@ def test_rounding_is_noise_for_blurs_alone():
     for operator in (Mask(box_mask(8, 2)), Downsample(2), Grayscale()):
         assert torch.equal(with_rounding(std, y, operator, method), std)
     reflected = Blur(gaussian_kernel(1.0), boundary="reflect")  # DDNM needs its closed form for noise.
-    assert torch.equal(with_rounding(std, y, reflected, DDNM()), std)
+    with pytest.warns(QualityWarning, match="and ddnm takes it for exact: .* Methods that do not: .*diffpir"):
+        assert torch.equal(with_rounding(std, y, reflected, DDNM()), std)
     assert with_rounding(std, y, reflected, DiffPIR()).tolist() != std.tolist()
     half = with_rounding(std, y + 1e-5, blur, method, torch.float16)
     assert half.tolist() == pytest.approx([12**-0.5 / 2048, 0.1])
@@ -861,6 +862,20 @@ def test_the_default_type_of_torch_changes_nothing():
         assert torch.equal(solve(y, MASK, "ddrm"), expected)
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_masks_of_pictures_that_are_taken_for_those_of_channels_are_spoken_of():
+    masks = torch.rand(3, 6, 6, generator=torch.Generator().manual_seed(0)) < 0.7
+    y = torch.rand(3, 3, 6, 6)
+    with pytest.warns(
+        QualityWarning, match=r"3 layers for 3 pictures, .* shape \(B, 1, H, W\), mask\[:, None\]"
+    ):
+        solve(y, Mask(masks), "ddrm", steps=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        solve(y, Mask(masks[:, None]), "ddrm", steps=1)
+        solve(y, Mask(masks[:1].expand(3, 6, 6)), "ddrm", steps=1)
+        solve(y[:2], Mask(masks), "ddrm", steps=1)
 
 
 def test_a_mask_that_measures_nothing_is_spoken_of():

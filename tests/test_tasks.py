@@ -327,3 +327,8 @@ def test_a_small_picture_without_noise_is_matched_beside_a_noisy_one(prior):
     both = restore.super_resolve(small, 2, prior=prior, noise=noise, seed=0, steps=2, progress=False)
     alone = restore.super_resolve(small[:1], 2, prior=prior, seed=0, steps=2, progress=False)
     torch.testing.assert_close(both[:1], alone, atol=1e-3, rtol=0)
+
+
+def test_a_kernel_far_larger_than_the_picture_is_refused():
+    with pytest.raises(ValueError, match="the kernel is 3001 x 3001 pixels, and the picture 16 x 16"):
+        restore.deblur(np.zeros((16, 16, 3), np.uint8), np.ones((3001, 3001)), progress=False)

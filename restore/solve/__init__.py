@@ -33,7 +33,7 @@ from restore.solve.checks import (
     check_spelling,
     noise_levels,
     suited,
-    warn_of_empty_masks,
+    warn_of_masks,
     whole_number,
     with_rounding,
 )
@@ -157,7 +157,7 @@ def solve(
     if isinstance(operator, Mask):
         # What a user left in the holes (white, or noise that was added everywhere) is no measurement.
         batch = torch.where(operator.mask.to(batch.device) != 0, batch, 0)
-        warn_of_empty_masks(operator)
+        warn_of_masks(operator, images)
     if poisson is not None:
         check_counts(batch)
         noise_std = noise_levels(poisson, batch, layout)

@@ -148,29 +148,50 @@ def with_rounding(std: Tensor, y: Tensor, layout: ImageFormat, operator: Operato
         y: Measurements, ``(B, ...)``, where white is 1.
         layout: What the user gave them as.
         operator: What made them.
-        method: What is to solve them; one that takes no noise is left as it is.
+        method: What is to solve them; one that takes no noise gets none, and a warning is given.
     """
     harmless = isinstance(operator, (Identity, Mask, Grayscale, Downsample)) or not isinstance(
         operator, LinearOperator
     )
-    if harmless or suited(method, operator, noisy=True):
+    if harmless:
         return std
-    if layout.dtype in (torch.float16, torch.bfloat16, np.dtype(np.float16)):
-        half = torch.bfloat16 if layout.dtype == torch.bfloat16 else torch.float16
-        return std.clamp(
-            min=ROUNDING * torch.finfo(half).eps / 2
-        )  # The distance of numbers just below white.
-    for white in (255, 65535):
-        levels = y.cpu().double().flatten(1) * white
-        rounded = ((levels - levels.round()).abs() < 1e-6 * white).all(1).to(std.device)
-        std = torch.where(rounded & (std < ROUNDING / white), ROUNDING / white, std)
-        if bool(rounded.all()):  # What is a whole number of 255 is one of 65535, too.
-            break
+    found = std.maximum(_rounding(y, layout).to(std))
+    if not suited(method, operator, noisy=True):
+        return found
+    if bool((found > std).any()):
+        able = [name for name, other in REGISTRY.items() if not suited(other, operator, noisy=True)]
+        warnings.warn(
+            f"the measurement is rounded, and {method.name} takes it for exact: with this {type(operator).__name__} it "
+            f"may blow the rounding up to ripples. Methods that do not: {', '.join(able)}",
+            QualityWarning,
+            stacklevel=4,
+        )
     return std
 
 
-def warn_of_empty_masks(mask: Mask) -> None:
-    """Says so where a mask measures nothing, which is rarely meant."""
+def _rounding(y: Tensor, layout: ImageFormat) -> Tensor:
+    """Standard deviation of what rounding has changed in every measurement, ``(B,)``; 0 where it is not rounded."""
+    if layout.dtype in (torch.float16, torch.bfloat16, np.dtype(np.float16)):
+        half = torch.bfloat16 if layout.dtype == torch.bfloat16 else torch.float16
+        return torch.full((len(y),), ROUNDING * torch.finfo(half).eps / 2)  # Just below white.
+    std = torch.zeros(len(y))
+    for white in (65535, 255):  # What is a whole number of 255 is one of 65535, too.
+        levels = y.cpu().double().flatten(1) * white
+        rounded = ((levels - levels.round()).abs() < 1e-6 * white).all(1)
+        std = torch.where(rounded, ROUNDING / white, std)
+    return std
+
+
+def warn_of_masks(mask: Mask, images: int) -> None:
+    """Says so where a mask measures nothing, or looks like a mask for every picture and is one for every channel."""
+    channels = mask.mask.shape[1]
+    if images == channels > 1 == len(mask.mask) and bool((mask.mask != mask.mask[:, :1]).any()):
+        warnings.warn(
+            f"the mask has {channels} layers for {images} pictures, and is taken for one mask with a layer for every "
+            f"channel. If it is a mask for every picture, give it the shape (B, 1, H, W), mask[:, None]",
+            QualityWarning,
+            stacklevel=4,
+        )
     empty = (mask.mask == 0).flatten(1).all(1)
     if bool(empty.any()):
         which = (

@@ -64,6 +64,12 @@ def deblur(
     batch, layout = to_batch(image, name="image")
     settings["prior"] = prior_of(settings)
     colour, back = as_colour(batch, settings["prior"])
+    if any(side > 2 * max(batch.shape[-2:]) for side in weights.shape):
+        raise ValueError(
+            f"the kernel is {weights.shape[0]} x {weights.shape[1]} pixels, and the picture {batch.shape[-2]} x "
+            f"{batch.shape[-1]}: of a blur so much wider than the picture nothing can be recovered. Crop the kernel, "
+            f"or check its width"
+        )
     samples, settings = draws_of(settings, batch, layout)
     level = 0.01 if noise is None else noise_of(noise, batch, layout)
     # The camera saw more than it shows: the picture is a part of a larger blurred scene, of which nothing is assumed.
