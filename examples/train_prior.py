@@ -5,7 +5,7 @@
 
 The options below are the recipe of the photo prior (see restore/priors/photo/README.md); what is given on the
 command line comes after them and overrides them: --dead-leaves 0.1 mixes in synthetic pictures, --per-octave 2 keeps
-the photographs at more sizes, --crop 64,96,128 takes crops of several sides in turn. An interrupted training goes on
+the photographs at more sizes, --crop 64 takes crops of one size alone. An interrupted training goes on
 with --resume. Several GPUs:
 
     torchrun --nproc_per_node 4 examples/train_prior.py PHOTOS -o my-prior
@@ -15,7 +15,18 @@ import sys
 
 from restore.cli import main
 
-RECIPE = ["--batch", "32", "--crop", "64", "--learning-rate", "1e-3", "--warmup", "300", "--ema", "0.999"]
+RECIPE = [
+    "--batch",
+    "32",
+    "--crop",
+    "64,64,128",
+    "--learning-rate",
+    "1e-3",
+    "--warmup",
+    "300",
+    "--ema",
+    "0.999",
+]
 
 if __name__ == "__main__":
     sys.exit(main(["train", *RECIPE, *sys.argv[1:]], prog="train_prior.py"))

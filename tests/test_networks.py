@@ -271,7 +271,7 @@ def count(network):
 
 
 def test_number_of_parameters(photo):
-    assert count(photo_unet()) == count(photo.network) == 6_715_052
+    assert count(photo_unet()) == count(photo.network) == 7_128_172
 
 
 def test_the_default_network_is_the_one_in_the_package(photo):

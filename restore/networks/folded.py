@@ -1,14 +1,18 @@
 """The denoising networks, built from diffusers' models.
 
 :func:`photo_unet` builds the network of the prior in the package: diffusers' ``UNet2DModel`` between a
-folding of 2 x 2 pixels into channels and its inverse, with a normalisation that looks at one pixel at a time.
+folding of 2 x 2 pixels into channels and its inverse, with a normalisation that looks at one pixel at a time, and
+attention at the coarsest level.
 
-Two choices make a small network good for pictures of any size:
+Two choices make such a small network good for pictures of any size:
 
 * Folding quarters the number of positions that every layer works on, and costs no information.
 * Group normalisation averages over the whole picture, so that what was learned on small crops changes on
   large pictures. Normalising each pixel over its channels (as ConvNeXt, arXiv:2201.03545, and NAFNet,
-  arXiv:2204.04676, do) makes the network the same function everywhere, whatever the size of the picture.
+  arXiv:2204.04676, do) makes convolutions the same function everywhere, whatever the size of the picture.
+
+Attention without positions, at the coarsest level alone, tells every place of the picture's other places. It takes any
+size, too, and costs little there.
 """
 
 from __future__ import annotations
@@ -119,35 +123,47 @@ class FoldedUNet(nn.Module):
 
 
 def photo_unet(
-    channels: tuple[int, ...] = (64, 96, 128, 160), layers: int = 1, image_channels: int = 3, fold: int = 2
+    channels: tuple[int, ...] = (64, 96, 128, 160),
+    layers: int = 1,
+    image_channels: int = 3,
+    fold: int = 2,
+    attention: bool = True,
 ) -> FoldedUNet:
-    """The network of the prior for photographs: convolutions only, so that it takes any size.
+    """The network of the prior for photographs, which takes any size.
 
     Args:
         channels: Width of each level, from fine to coarse; multiples of 8.
         layers: Residual blocks a level (one more on the way up).
         image_channels: 3 for colour, 1 for grey pictures.
         fold: Side of the squares of pixels folded into channels.
+        attention: Whether the positions of the coarsest level attend to one another. There is no position in it, and
+            it changes nothing at first: its output begins at 0.
 
     Example:
-        >>> sum(p.numel() for p in photo_unet().parameters()) / 1e6 < 7
+        >>> sum(p.numel() for p in photo_unet().parameters()) / 1e6 < 7.2
         True
     """
-    folded = image_channels * fold**2
+    folded, coarser = image_channels * fold**2, len(channels) - 1
     config = {
         "in_channels": folded,
         "out_channels": folded,
         "block_out_channels": list(channels),
         "layers_per_block": layers,
-        "down_block_types": ["DownBlock2D"] * len(channels),
-        "up_block_types": ["UpBlock2D"] * len(channels),
-        "add_attention": False,
+        "down_block_types": ["DownBlock2D"] * coarser + ["AttnDownBlock2D" if attention else "DownBlock2D"],
+        "up_block_types": ["AttnUpBlock2D" if attention else "UpBlock2D"] + ["UpBlock2D"] * coarser,
+        "add_attention": attention,
+        "attention_head_dim": min(32, channels[-1]),
         "norm_num_groups": 8,
         # The time scales and shifts the features after their normalisation. Added before it, as is
         # UNet2DModel's default, a normalisation over groups of one channel would cancel it silently.
         "resnet_time_scale_shift": "scale_shift",
     }
-    return FoldedUNet(config, fold=fold, norm="pixel")
+    network = FoldedUNet(config, fold=fold, norm="pixel")
+    for module in network.unet.modules():
+        if hasattr(module, "to_q"):
+            nn.init.zeros_(module.to_out[0].weight)
+            nn.init.zeros_(module.to_out[0].bias)
+    return network
 
 
 def _replace_group_norms(module: nn.Module) -> None:
