@@ -336,3 +336,21 @@ def test_the_gradient_is_right(small):
 def test_pixel_shuffle_convention_is_torchs():
     x = torch.arange(16.0).reshape(1, 1, 4, 4)
     assert torch.equal(F.pixel_shuffle(F.pixel_unshuffle(x, 2), 2), x)
+
+
+def test_attention_is_where_it_is_cheap_and_begins_as_nothing():
+    """A sixteenth of the side has few places; a quarter of a large picture's would cost more than all else."""
+    from restore.networks.about import has_attention
+
+    assert has_attention(photo_unet((8, 8, 8, 8)))
+    assert not has_attention(photo_unet((8, 8)))
+    assert not has_attention(photo_unet((8, 8, 8, 8), attention=False))
+    network = seeded(lambda: photo_unet((8, 8), attention=True))
+    plain = photo_unet((8, 8), attention=False)
+    plain.load_state_dict({k: v for k, v in network.state_dict().items() if "attentions" not in k})
+    x, step = torch.randn(2, 3, 16, 24), torch.tensor([3.0, 700.0])
+    torch.testing.assert_close(network(x, step), plain(x, step))
+    for name, parameter in network.named_parameters():
+        if name.endswith("to_out.0.weight"):
+            nn.init.normal_(parameter)
+    assert float((network(x, step) - plain(x, step)).abs().max()) > 1e-3

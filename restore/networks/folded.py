@@ -127,7 +127,7 @@ def photo_unet(
     layers: int = 1,
     image_channels: int = 3,
     fold: int = 2,
-    attention: bool = True,
+    attention: bool | None = None,
 ) -> FoldedUNet:
     """The network of the prior for photographs, which takes any size.
 
@@ -136,14 +136,16 @@ def photo_unet(
         layers: Residual blocks a level (one more on the way up).
         image_channels: 3 for colour, 1 for grey pictures.
         fold: Side of the squares of pixels folded into channels.
-        attention: Whether the positions of the coarsest level attend to one another. There is no position in it, and
-            it changes nothing at first: its output begins at 0.
+        attention: Whether the places of the coarsest level attend to one another. By default they do where that level
+            has a sixteenth of the picture's side or less: with more places it would cost more than all else. It
+            is told no positions, and changes nothing at first: its output begins at 0.
 
     Example:
         >>> sum(p.numel() for p in photo_unet().parameters()) / 1e6 < 7.2
         True
     """
     folded, coarser = image_channels * fold**2, len(channels) - 1
+    attention = fold * 2**coarser >= 16 if attention is None else attention
     config = {
         "in_channels": folded,
         "out_channels": folded,
