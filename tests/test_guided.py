@@ -7,16 +7,19 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.distributions import MultivariateNormal
 from toys import PixelPrior, draw, problem_for, smooth_prior
 
 import restore
 import restore.methods.mmps
-from operators import Blur, Downsample, Grayscale, Identity, Mask, gaussian_kernel
+from operators import Blur, Downsample, Gamma, Grayscale, Identity, Mask, PoissonNoise, gaussian_kernel
 from restore.analytic import GaussianMixturePrior, GaussianPrior, operator_matrix, smooth_covariance
 from restore.benchmark.posterior.problems import correlated_gaussian
 from restore.benchmark.posterior.protocols import moment_errors
 from restore.methods import DPS, MMPS, TMPD, PiGDM, Problem
+from restore.methods.dps import memoryless_bfgs
 from restore.methods.guided import Guided
 from restore.prior import BasePrior
 from restore.randomness import Randomness
@@ -254,7 +257,7 @@ def test_large_measurements_have_the_log_density_of_the_row_sums(monkeypatch):
     y = measured(prior, operator, noise)
     run = bound(MMPS(), prior, operator, y, noise)
     whole = float(run.log_density(view_of(run, x_t)))
-    monkeypatch.setattr(restore.methods.mmps, "MOST_DENSE", 29)
+    monkeypatch.setattr(restore.methods.mmps, "FEW_NUMBERS", 29)
     a, c, r = dense(prior, operator, y, x_t)
     sums = (a @ c @ a.T).sum(1) + noise**2
     expected = -0.5 * float((r**2 / sums + torch.log(2 * math.pi * sums)).sum())
@@ -350,6 +353,134 @@ def test_dps_goes_as_far_as_is_best_along_its_line(operator, channels, noise):
     if not operator.has_svd:
         single = estimate(MMPS(iterations=1, clip=False), prior, operator, y, noise, x_t)
         torch.testing.assert_close(got, single, atol=1e-10, rtol=0)
+
+
+def dense_bfgs(p, q):
+    """The update as textbooks have it, of a multiple of the identity."""
+    one, curvature = torch.eye(len(p)).double(), p @ q
+    v = one - torch.outer(q, p) / curvature
+    return v.T @ (curvature / (q @ q) * one) @ v + torch.outer(p, p) / curvature
+
+
+@settings(max_examples=50, deadline=None)
+@given(n=st.integers(1, 12), seed=st.integers(0, 2**32 - 1), scale=st.sampled_from([1e-3, 1.0, 1e3]))
+def test_memoryless_bfgs_is_the_update_of_textbooks(n, seed, scale):
+    """And it knows the pair, ``H q = p``; it is symmetric, and positive, so that no step along it goes up."""
+    generator = torch.Generator().manual_seed(seed)
+    root, p, r, u = (torch.randn(shape, generator=generator).double() for shape in ((n, n), (n,), (n,), (n,)))
+    q = scale * (root @ root.T + 0.1 * torch.eye(n)) @ p
+
+    def h(x):
+        return memoryless_bfgs(x[None], p[None], q[None])[0]
+
+    torch.testing.assert_close(h(r), dense_bfgs(p, q) @ r, rtol=1e-8, atol=1e-8 / scale)
+    torch.testing.assert_close(h(q), p, rtol=1e-6, atol=1e-8)
+    assert float(h(r) @ u) == pytest.approx(float(h(u) @ r), rel=1e-6, abs=1e-7 / scale)
+    assert float(r @ h(r)) > 0
+
+
+def test_a_pair_that_tells_nothing_leaves_the_residual_and_its_neighbours_alone():
+    r, p, q = (torch.randn(3, 1, 2, 2, generator=torch.Generator().manual_seed(i)).double() for i in range(3))
+    q[0], q[1], p[2], q[2] = q[0] * (q[0] * p[0]).sum().sign(), -p[1], 0, 0
+    out = memoryless_bfgs(r, p, q)
+    torch.testing.assert_close(out[0].flatten(), dense_bfgs(p[0].flatten(), q[0].flatten()) @ r[0].flatten())
+    torch.testing.assert_close(out[1:], r[1:])
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+@pytest.mark.parametrize(("operator", "channels"), CASES)
+def test_the_second_step_of_dps_goes_by_what_the_first_one_found(operator, channels, noise):
+    """Two estimates, and the second against dense matrices: ``x_hat + tau C A^T H r``, as far as is best."""
+    prior, times = prior_of(channels), (0.4, 0.35)
+    states = [state(channels), state(channels, seed=1)]
+    y = measured(prior, operator, noise)
+    run = bound(DPS(clip=False, quasi_newton=True), prior, operator, y, noise)
+    with torch.enable_grad():
+        got = [
+            run.estimate(x.clone().requires_grad_(), t).detach() for x, t in zip(states, times, strict=True)
+        ]
+    first = estimate(DPS(clip=False), prior, operator, y, noise, states[0], times[0])
+    torch.testing.assert_close(got[0], first)  # There is nothing to learn from yet.
+
+    parts = [dense(prior, operator, y, x, t) for x, t in zip(states, times, strict=True)]
+    matrices = [a @ c @ a.T + noise**2 * torch.eye(len(a)).double() for a, c, _ in parts]
+    (_, _, p), (a, c, r) = parts
+    direction = dense_bfgs(p, matrices[0] @ p) @ r
+    length = (direction @ r) / (direction @ matrices[1] @ direction)
+    expected = prior(states[1], times[1]) + (length * c @ a.T @ direction).reshape(states[1].shape)
+    torch.testing.assert_close(got[1], expected, atol=1e-8, rtol=1e-6)
+    steepest = estimate(DPS(clip=False), prior, operator, y, noise, states[1], times[1])
+    assert float((got[1] - steepest).norm()) > 1e-4
+
+
+def test_dps_learns_by_itself_where_few_numbers_are_measured():
+    def second(method, operator, keep=False):
+        prior = PixelPrior()
+        run = bound(method, prior, operator, torch.rand(1, 1, 8, 9, generator=generator(0)), 0.1)
+        for seed in (1, 2):
+            x_t = torch.randn(1, 1, 8, 9, generator=generator(seed)).requires_grad_()
+            with torch.enable_grad():
+                out = run.correct(run.view(x_t, prior(x_t, T), T, keep))
+        return out
+
+    def generator(seed):
+        return torch.Generator().manual_seed(seed)
+
+    weights = torch.linspace(0.1, 1, 72).reshape(1, 8, 9)
+    many = Mask(weights)  # 72 numbers
+    assert torch.equal(second(DPS(), many), second(DPS(quasi_newton=False), many))
+    assert not torch.equal(second(DPS(), many), second(DPS(quasi_newton=True), many))
+    # A twist is a function of the state alone.
+    learning, not_learning = DPS(quasi_newton=True), DPS(quasi_newton=False)
+    assert torch.equal(second(learning, many, keep=True), second(not_learning, many, keep=True))
+
+    prior, operator = prior_of(), Mask(KEPT)  # 30 numbers
+    y = measured(prior, operator, 0.05)[0]
+
+    def drawn(method):
+        return restore.solve(y, operator, method, prior=prior, noise=0.05, steps=5, seed=0, progress=False)
+
+    assert torch.equal(drawn(DPS()), drawn(DPS(quasi_newton=True)))
+    assert not torch.equal(drawn(DPS()), drawn(DPS(quasi_newton=False)))
+
+
+def test_dps_that_learns_finds_the_posterior_several_times_better():
+    """The same calls of the prior: the error of the mean, beside that of steepest descent."""
+    problem, errors = correlated_gaussian(1), {}
+    for learning in (False, True):
+        draws = restore.solve(
+            problem.y,
+            problem.operator,
+            DPS(quasi_newton=learning),
+            prior=problem.prior,
+            noise=problem.noise,
+            steps=60,
+            samples=1000,
+            seed=0,
+            progress=False,
+        )
+        errors[learning] = moment_errors(problem, draws)
+    for part in (0, 1):  # measured pixels, missing ones
+        assert errors[True][part] < 0.5 * errors[False][part]
+    for part in (2, 3):  # their variance
+        assert abs(errors[True][part] - 1) < max(0.15, abs(errors[False][part] - 1))
+
+
+def test_dps_cannot_learn_without_a_covariance():
+    with pytest.raises(ValueError, match="leave out zeta or quasi_newton"):
+        DPS(zeta=0.5, quasi_newton=True)
+    y = torch.full((1, 8, 8), 0.5)
+    with pytest.raises(ValueError, match=r"needs a linear operator and Gaussian noise, not Gamma"):
+        restore.solve(y, Gamma(2.0), DPS(quasi_newton=True), prior=PixelPrior(), steps=2)
+    with pytest.raises(ValueError, match="with photon noise"):
+        restore.solve(
+            y,
+            Identity(),
+            DPS(quasi_newton=True),
+            prior=PixelPrior(),
+            noise=PoissonNoise(100),
+            steps=2,
+        )
 
 
 def test_dps_listens_less_the_more_noise_there_is():

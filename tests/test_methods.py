@@ -554,7 +554,7 @@ def test_the_table_tells_what_each_method_needs():
     assert not table["repaint"].gradient
     assert table["dps"].steps == 100
     assert all(re.search(r"20\d\d, (arXiv:|ICLR)", info.paper) for info in table.values())
-    assert options_of(DPS) == {"zeta": None, "clip": True}
+    assert options_of(DPS) == {"zeta": None, "clip": True, "quasi_newton": None}
 
 
 def test_methods_by_name():

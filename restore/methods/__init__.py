@@ -112,7 +112,7 @@ def as_method(method: str | Method, **options: Any) -> Method:
 
     Example:
         >>> as_method("dps", zeta=0.3)
-        DPS(clip=True, zeta=0.3)
+        DPS(clip=True, zeta=0.3, quasi_newton=None)
     """
     if isinstance(method, Method):
         if options:

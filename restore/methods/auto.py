@@ -12,14 +12,13 @@ from restore.methods.base import Method
 from restore.methods.diffpir import DiffPIR
 from restore.methods.dpir import DPIR
 from restore.methods.dps import DPS
+from restore.methods.guided import FEW_NUMBERS
 from restore.methods.mmps import MMPS
 
 #: Below so many calls, draws fill holes better with gradients through the network than without.
 FEW_CALLS = 30
 #: A hole is wide if one of its pixels has nothing measured within so many pixels to all sides.
 WIDE = 8
-#: Measurements of at most so many numbers leave so much open that the shares of the solutions are what matters.
-FEW_NUMBERS = 64
 
 
 def choose(

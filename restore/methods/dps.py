@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from operators import LinearOperator
 from restore.methods.base import Problem, Self
-from restore.methods.guided import Guided, View, diagonal_log_density
+from restore.methods.guided import FEW_NUMBERS, Guided, View, diagonal_log_density, inner
 from restore.prior import BasePrior, per_image
 from restore.samplers import DDPM, Sampler
 
@@ -50,6 +51,14 @@ class DPS(Guided):
     MMPS's conjugate gradients), so that nothing is left to tune: it suits any number of steps, sampler, noise level,
     range and size, and goes to 0 as the noise goes to infinity.
 
+    Where the measured numbers differ much in variance, one such step falls short. But consecutive steps face nearly the
+    same ``S = A C A^T + s_y^2``, and each has found ``q = S p`` for the direction ``p`` it took. So the next one can go
+    along ``C A^T H r`` instead, where ``H`` is what the pair ``(p, q)`` tells of ``S^{-1}``: the memoryless BFGS update
+    (Shanno, *Conjugate Gradient Methods with Inexact Searches*, 1978), with ``H q = p``. Its length is exact again, and
+    the network is not called once more. Where the prior is exact this comes near to MMPS. A network's ``J`` is not, and
+    least of all where ``S`` is small, which is what ``H`` makes large: pictures get worse. Hence it is done for
+    measurements of at most 64 numbers, unless ``quasi_newton`` says otherwise.
+
     Under photon noise ``r`` is weighed by the variance at every pixel, so that at the end ``A'^T r`` is the gradient of
     the Poisson likelihood.
 
@@ -65,13 +74,16 @@ class DPS(Guided):
     Args:
         zeta: The paper's step size; None finds it. See :meth:`paper`.
         clip: Clip the estimate to the prior's range, as the paper's code does.
+        quasi_newton: Whether the direction of a step follows from what the last one found, too; by default for linear
+            operators, Gaussian noise and at most 64 numbers.
 
     Raises:
-        ValueError: If ``zeta`` is negative.
+        ValueError: If ``zeta`` is negative; or if ``quasi_newton=True`` comes with ``zeta``, or (at the start of a run)
+            with an operator that is not linear or with photon noise.
 
     Example:
         >>> DPS(zeta=0.5)
-        DPS(clip=True, zeta=0.5)
+        DPS(clip=True, zeta=0.5, quasi_newton=None)
     """
 
     name: ClassVar[str] = "dps"
@@ -82,10 +94,18 @@ class DPS(Guided):
     takes_poisson: ClassVar[bool] = True
 
     zeta: float | None = None
+    quasi_newton: bool | None = None
+
+    _learning: bool = field(init=False, repr=False, compare=False)
+    _pair: tuple[Tensor, Tensor] | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.zeta is not None and not self.zeta >= 0:
             raise ValueError(f"zeta is a step size of at least 0, not {self.zeta}")
+        if self.zeta is not None and self.quasi_newton:
+            raise ValueError(
+                f"zeta={self.zeta} is the paper's step, down the gradient: leave out zeta or quasi_newton"
+            )
 
     @classmethod
     def paper(cls, data: str, task: str) -> DPS:
@@ -101,7 +121,7 @@ class DPS(Guided):
 
         Example:
             >>> DPS.paper("ffhq", task="deblurring")
-            DPS(clip=True, zeta=0.3)
+            DPS(clip=True, zeta=0.3, quasi_newton=None)
         """
         zeta = PAPER_ZETA.get(data, {}).get(task)
         if zeta is None:
@@ -116,7 +136,18 @@ class DPS(Guided):
         assert isinstance(self, DPS)
         if self.zeta is not None:
             sampler, steps = sampler or DDPM(), steps or PAPER_STEPS
-        return super().bind(prior, problem, sampler, steps)
+        run = super().bind(prior, problem, sampler, steps)
+        assert isinstance(run, DPS)
+        able = isinstance(problem.operator, LinearOperator) and problem.poisson is None
+        if self.quasi_newton and not able:
+            raise ValueError(
+                f"quasi_newton=True needs a linear operator and Gaussian noise, not {problem.operator}"
+                f"{' with photon noise' if problem.poisson is not None else ''}: leave it out"
+            )
+        few = able and self.zeta is None and problem.y[0].numel() <= FEW_NUMBERS
+        run._learning = few if self.quasi_newton is None else self.quasi_newton
+        run._pair = None
+        return run
 
     def times(self) -> Sequence[float]:
         """As in every guided method; with the paper's step size, evenly in time."""
@@ -130,11 +161,20 @@ class DPS(Guided):
         return self.prior.clip(x_hat) if self.clip else x_hat
 
     def correct(self, view: View) -> Tensor:
-        """The estimate after one step of steepest descent."""
+        """The estimate after one step down the misfit."""
         with torch.no_grad():
-            length, image = view.descent
+            # A twist is a density of the state alone, whatever came before it.
+            learning = self._learning and not view.keep
+            length, image = self.quasi_newton_step(view) if learning else view.descent
             corrected = view.x_hat.detach() + per_image(length, image) * image
         return self.prior.clip(corrected) if self.clip else corrected
+
+    def quasi_newton_step(self, view: View) -> tuple[Tensor, Tensor]:
+        """Length ``(B,)`` and direction ``C A^T p`` of a step, ``p = H r``; and what it tells the next one of ``S``."""
+        p = view.residual if self._pair is None else memoryless_bfgs(view.residual, *self._pair)
+        length, image = view.along(p)
+        self._pair = p, view.linear(image) + view.noise * p
+        return length, image
 
     def log_density(self, view: View) -> Tensor:
         """``log N(y; A x_hat, S)`` of every image, with one number for ``S``: its quotient with the residual."""
@@ -161,3 +201,24 @@ class DPS(Guided):
         assert self.zeta is not None
         size = math.prod(self.problem.shape[1:])
         return self.zeta * (PAPER_STEPS / self.steps) * math.sqrt(size / PAPER_NUMEL)
+
+
+def memoryless_bfgs(r: Tensor, p: Tensor, q: Tensor) -> Tensor:
+    """``H r``, ``H`` being the BFGS update of a multiple of the identity by one pair; ``r`` where the pair is no good.
+
+    ``H = V^T gamma V + p p^T / <p, q>``, ``V = 1 - q p^T / <p, q>``, ``gamma = <p, q> / <q, q>``; so ``H q = p``, and
+    ``H`` is positive where ``<p, q>`` is.
+
+    Args:
+        r: Of every image, ``(B, ...)``.
+        p: Where the step went, in the same shape.
+        q: ``S p``, likewise.
+    """
+    curvature, square = inner(p, q), inner(q, q)
+    # Where the residual was 0, or the prior is not exact, there was no step to learn from.
+    good = (curvature > 0) & (square > 0)
+    curvature, square = torch.where(good, curvature, 1), torch.where(good, square, 1)
+    along = inner(p, r) / curvature
+    rest = per_image(curvature / square, r) * (r - per_image(along, q) * q)
+    learnt = rest + per_image(along - inner(q, rest) / curvature, p) * p
+    return torch.where(good.reshape(-1, *[1] * (r.ndim - 1)), learnt, r)

@@ -15,6 +15,10 @@ from operators import LinearOperator, Operator
 from restore.methods.base import Method
 from restore.samplers import DDIM, Sampler
 
+#: Measurements of at most so many numbers leave so much open that the shares of the solutions are what matters; and
+#: the whole of their covariance can be had.
+FEW_NUMBERS = 64
+
 
 @dataclass
 class View:
@@ -69,7 +73,14 @@ class View:
 
         One backward pass. See :class:`restore.methods.DPS` for the formula.
         """
-        pull = self.weighed
+        return self.along(self.weighed)
+
+    def along(self, pull: Tensor) -> tuple[Tensor, Tensor]:
+        """The exact step down the misfit along ``C A'^T p``: length ``(B,)``, and direction. One backward pass.
+
+        Args:
+            pull: ``p``, in the shape of the residual.
+        """
         gradient = self.adjoint(pull)
         image = self.covariance(gradient, last=True)
         misfit = inner(self.residual, pull)

@@ -40,9 +40,11 @@ class MCG(DPS):
     Args:
         zeta: DPS's step size.
         clip: Clip the estimate to the prior's range, as DPS does.
+        quasi_newton: Whether DPS's direction follows from what the last step found, too; by default for at most 64
+            numbers.
 
     Raises:
-        ValueError: If ``zeta`` is negative.
+        ValueError: If ``zeta`` is negative, or comes with ``quasi_newton=True``.
 
     Example:
         >>> MCG(zeta=0.5).name

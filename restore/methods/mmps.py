@@ -9,12 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from restore.methods.guided import Guided, View, diagonal_log_density, inner
+from restore.methods.guided import FEW_NUMBERS, Guided, View, diagonal_log_density, inner
 from restore.prior import per_image
 from restore.samplers import DPMSolver, Sampler
-
-#: Measurements of at most so many numbers get their whole covariance in :meth:`MMPS.log_density`.
-MOST_DENSE = 64
 
 
 @dataclass(kw_only=True)
@@ -65,7 +62,7 @@ class MMPS(Guided):
     def correct(self, view: View) -> Tensor:
         """``x_hat + C A^T u``, where ``S u = r`` is solved directly if the density needs all of ``S`` anyway."""
         with torch.no_grad():
-            if view.keep and view.residual[0].numel() <= MOST_DENSE:
+            if view.keep and view.residual[0].numel() <= FEW_NUMBERS:
                 variances, directions = view.spectrum
                 u = directions @ (coordinates(view, directions) / variances)[..., None]
                 x = view.x_hat.detach() + (view.columns * u[..., None, None].to(view.columns)).sum(1)
@@ -113,7 +110,7 @@ class MMPS(Guided):
 
     def log_density(self, view: View) -> Tensor:
         """``log N(y; A x_hat, S)`` of every image: with all of ``S`` for few numbers, else with its row sums."""
-        if view.residual[0].numel() > MOST_DENSE:
+        if view.residual[0].numel() > FEW_NUMBERS:
             return diagonal_log_density(view.residual, view.row_variance)
         variances, directions = view.spectrum
         return diagonal_log_density(coordinates(view, directions), variances).to(view.residual)
