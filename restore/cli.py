@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+#: A mask that asks for more than this share of a picture, in wide areas, was probably meant the other way round.
+MOST_FILLED = 0.6
 
 
 def common_options() -> argparse.ArgumentParser:
@@ -89,13 +93,25 @@ def write_results(args: argparse.Namespace, results: Any, columns: dict[str, Any
 def inpaint(args: argparse.Namespace) -> None:
     """Fills in what is white in a mask."""
     import numpy as np
+    import torch
 
-    from operators import mask_from_image
+    from operators import Mask, mask_from_image
     from restore.images import read_image
+    from restore.methods.auto import has_wide_hole
+    from restore.quality import QualityWarning
     from restore.tasks import inpaint as task
 
     image = read_image(args.image)
     kept = mask_from_image(args.mask, size=image.shape[:2], white="fill").numpy()
+    if kept.all():
+        raise ValueError(f"nothing is white in {str(args.mask)!r}: white is filled in, and black is kept")
+    if (share := float(np.mean(~kept))) > MOST_FILLED and has_wide_hole(Mask(torch.from_numpy(kept))):
+        warnings.warn(
+            f"{share:.0%} of {str(args.image)!r} is to be filled in, for so much of {str(args.mask)!r} is white. "
+            f"Was the black meant? Then invert the mask",
+            QualityWarning,
+            stacklevel=2,
+        )
     results = task(image, kept, **settings(args))
     grey = np.where(
         kept if image.ndim == 2 else kept[..., None], image, np.asarray(full_scale(image) / 2, image.dtype)

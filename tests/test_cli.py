@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import runpy
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 
 import restore
 from restore.cli import build_parser, main
+from restore.quality import QualityWarning
 from restore.training import TrainingOptions
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -113,6 +115,26 @@ def test_a_mask_of_another_size_is_refused_before_anything_is_written(pictures, 
     Image.new("L", (5, 5), 255).save("small.png")
     assert main(["inpaint", "img.png", "small.png", "--quiet"]) == 2
     assert "5 x 5" in capsys.readouterr().err
+
+
+def test_a_mask_with_nothing_to_fill_is_refused(pictures, capsys):
+    Image.new("L", (33, 40), 0).save("empty.png")
+    assert main(["inpaint", "img.png", "empty.png", "--quiet"]) == 2
+    assert "nothing is white in 'empty.png'" in capsys.readouterr().err
+    assert not Path("img-inpainted.png").exists()
+
+
+def test_a_mask_that_is_probably_meant_the_other_way_round_is_asked_about(pictures):
+    _, hole = pictures
+    Image.fromarray(np.uint8(255 * ~hole)).save("inverted.png")
+    with pytest.warns(QualityWarning, match=r"97% of 'img.png' is to be filled in.*invert the mask"):
+        assert main(["inpaint", "img.png", "inverted.png", "--steps", "1", "-o", "out.png", "--quiet"]) == 0
+    # Pixels that are lost one by one are no such mask.
+    lost = np.random.default_rng(1).random(hole.shape) < 0.7
+    Image.fromarray(np.uint8(255 * lost)).save("lost.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", QualityWarning)
+        assert main(["inpaint", "img.png", "lost.png", "--steps", "1", "-o", "out.png", "--quiet"]) == 0
 
 
 @pytest.mark.parametrize("option", ["--samples", "--steps"])
