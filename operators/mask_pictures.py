@@ -67,7 +67,8 @@ def mask_from_image(
         if not resize:
             raise ValueError(
                 f"the mask's picture is {mask.shape[0]} x {mask.shape[1]} (rows x columns), the image "
-                f"{wanted[0]} x {wanted[1]}: draw the mask at the image's size, or say resize=True"
+                f"{wanted[0]} x {wanted[1]}: draw the mask at the image's size, or say resize=True "
+                f"(in a shell, --resize-mask)"
             )
         rows = (np.arange(wanted[0]) * mask.shape[0]) // wanted[0]
         columns = (np.arange(wanted[1]) * mask.shape[1]) // wanted[1]

@@ -102,7 +102,7 @@ def inpaint(args: argparse.Namespace) -> None:
     from restore.tasks import inpaint as task
 
     image = read_image(args.image)
-    kept = mask_from_image(args.mask, size=image.shape[:2], white="fill").numpy()
+    kept = mask_from_image(args.mask, size=image.shape[:2], white="fill", resize=args.resize_mask).numpy()
     if kept.all():
         raise ValueError(f"nothing is white in {str(args.mask)!r}: white is filled in, and black is kept")
     if (share := float(np.mean(~kept))) > MOST_FILLED and has_wide_hole(Mask(torch.from_numpy(kept))):
@@ -282,6 +282,9 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     sub = command("inpaint", inpaint, repair=True)
     sub.add_argument(
         "mask", type=Path, help="a picture of the same size, white where something is to be filled in"
+    )
+    sub.add_argument(
+        "--resize-mask", action="store_true", help="bring a mask of another size to the picture's"
     )
     sub = command("super-resolve", super_resolve, repair=True)
     sub.add_argument("--scale", type=int, default=4, help="how many times higher and wider (default: 4)")

@@ -114,7 +114,17 @@ def test_a_mistake_is_one_line_and_an_exit_status(pictures, capsys, arguments, w
 def test_a_mask_of_another_size_is_refused_before_anything_is_written(pictures, capsys):
     Image.new("L", (5, 5), 255).save("small.png")
     assert main(["inpaint", "img.png", "small.png", "--quiet"]) == 2
-    assert "5 x 5" in capsys.readouterr().err
+    assert "--resize-mask" in (error := capsys.readouterr().err)
+    assert "5 x 5" in error
+    assert not list(Path().glob("*inpainted*"))
+    mask = np.zeros((5, 5), np.uint8)
+    mask[2, 2] = 255
+    Image.fromarray(mask).save("small.png")
+    resized = ["inpaint", "img.png", "small.png", "--resize-mask", "--steps", "1", "-o", "out.png", "--quiet"]
+    assert main(resized) == 0
+    rows, columns = (read("out.png") != pictures[0]).any(-1).nonzero()
+    assert 16 <= rows.min() < rows.max() < 24  # The third fifth of 40 rows, and of 33 columns.
+    assert 13 <= columns.min() < columns.max() < 20
 
 
 def test_a_mask_with_nothing_to_fill_is_refused(pictures, capsys):
