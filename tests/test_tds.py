@@ -394,7 +394,7 @@ def test_labels_follow_their_particles():
 @pytest.mark.parametrize("twist", ["ddnm", "sdedit", DDNM(), TDS()], ids=str)
 def test_a_twist_that_is_no_guided_method_is_refused(twist):
     with pytest.raises(
-        TypeError, match=r"a twist is a guided method \(mmps, pigdm, tmpd, or dps without zeta\), not"
+        TypeError, match=r"a twist is a guided method \(mmps, pigdm, tmpd, or dps without zeta and quasi_newton\), not"
     ):
         TDS(twist=twist)
 
@@ -433,7 +433,11 @@ def test_an_operator_that_is_not_linear_is_refused_and_dps_named():
     assert prior.calls == 0
 
 
-@pytest.mark.parametrize("twist", [DPS(zeta=0.5), "mcg"], ids=["dps with zeta", "mcg"])
+@pytest.mark.parametrize(
+    "twist",
+    [DPS(zeta=0.5), DPS(quasi_newton=True), "mcg"],
+    ids=["dps with zeta", "dps that learns", "mcg"],
+)
 def test_a_twist_whose_own_steps_would_be_dropped_is_refused(twist):
     with pytest.raises(TypeError, match="dps without zeta"):
         TDS(twist=twist)

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from operators import LinearOperator
+from operators import LinearOperator, Mask
 from restore.methods.base import Problem, Self
 from restore.methods.guided import FEW_NUMBERS, Guided, View, diagonal_log_density, inner
 from restore.prior import BasePrior, per_image
@@ -56,8 +56,8 @@ class DPS(Guided):
     along ``C A^T H r`` instead, where ``H`` is what the pair ``(p, q)`` tells of ``S^{-1}``: the memoryless BFGS update
     (Shanno, *Conjugate Gradient Methods with Inexact Searches*, 1978), with ``H q = p``. Its length is exact again, and
     the network is not called once more. Where the prior is exact this comes near to MMPS. A network's ``J`` is not, and
-    least of all where ``S`` is small, which is what ``H`` makes large: pictures get worse. Hence it is done for
-    measurements of at most 64 numbers, unless ``quasi_newton`` says otherwise.
+    least of all where ``S`` is small, which is what ``H`` makes large: large pictures get worse. Hence it is done for
+    measurements of at most 64 numbers (the holes of a mask are none), unless ``quasi_newton`` says otherwise.
 
     Under photon noise ``r`` is weighed by the variance at every pixel, so that at the end ``A'^T r`` is the gradient of
     the Poisson likelihood.
@@ -75,7 +75,7 @@ class DPS(Guided):
         zeta: The paper's step size; None finds it. See :meth:`paper`.
         clip: Clip the estimate to the prior's range, as the paper's code does.
         quasi_newton: Whether the direction of a step follows from what the last one found, too; by default for linear
-            operators, Gaussian noise and at most 64 numbers.
+            operators, Gaussian noise and at most 64 numbers. Not in a twist of TDS, which knows no earlier step.
 
     Raises:
         ValueError: If ``zeta`` is negative; or if ``quasi_newton=True`` comes with ``zeta``, or (at the start of a run)
@@ -96,12 +96,14 @@ class DPS(Guided):
     zeta: float | None = None
     quasi_newton: bool | None = None
 
-    _learning: bool = field(init=False, repr=False, compare=False)
+    _learning: Tensor = field(init=False, repr=False, compare=False)
     _pair: tuple[Tensor, Tensor] | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.zeta is not None and not self.zeta >= 0:
             raise ValueError(f"zeta is a step size of at least 0, not {self.zeta}")
+        if self.quasi_newton not in (None, True, False):
+            raise ValueError(f"quasi_newton is True, False or None, not {self.quasi_newton!r}")
         if self.zeta is not None and self.quasi_newton:
             raise ValueError(
                 f"zeta={self.zeta} is the paper's step, down the gradient: leave out zeta or quasi_newton"
@@ -138,14 +140,17 @@ class DPS(Guided):
             sampler, steps = sampler or DDPM(), steps or PAPER_STEPS
         run = super().bind(prior, problem, sampler, steps)
         assert isinstance(run, DPS)
-        able = isinstance(problem.operator, LinearOperator) and problem.poisson is None
+        operator, poisson = problem.operator, problem.poisson is not None
+        able = isinstance(operator, LinearOperator) and not poisson
         if self.quasi_newton and not able:
+            name = type(getattr(operator, "operator", operator)).__name__
             raise ValueError(
-                f"quasi_newton=True needs a linear operator and Gaussian noise, not {problem.operator}"
-                f"{' with photon noise' if problem.poisson is not None else ''}: leave it out"
+                f"quasi_newton=True needs a linear operator and Gaussian noise, not {name}"
+                f"{' with photon noise' if poisson else ''}: leave it out"
             )
-        few = able and self.zeta is None and problem.y[0].numel() <= FEW_NUMBERS
-        run._learning = few if self.quasi_newton is None else self.quasi_newton
+        learns = able and self.zeta is None if self.quasi_newton is None else self.quasi_newton
+        few = numbers_measured(problem) <= FEW_NUMBERS
+        run._learning = learns & (few | bool(self.quasi_newton))
         run._pair = None
         return run
 
@@ -164,16 +169,23 @@ class DPS(Guided):
         """The estimate after one step down the misfit."""
         with torch.no_grad():
             # A twist is a density of the state alone, whatever came before it.
-            learning = self._learning and not view.keep
+            learning = not view.keep and bool(self._learning.any())
             length, image = self.quasi_newton_step(view) if learning else view.descent
             corrected = view.x_hat.detach() + per_image(length, image) * image
         return self.prior.clip(corrected) if self.clip else corrected
 
     def quasi_newton_step(self, view: View) -> tuple[Tensor, Tensor]:
         """Length ``(B,)`` and direction ``C A^T p`` of a step, ``p = H r``; and what it tells the next one of ``S``."""
-        p = view.residual if self._pair is None else memoryless_bfgs(view.residual, *self._pair)
+        p = view.residual
+        if self._pair is not None:
+            learns = self._learning.reshape(-1, *[1] * (p.ndim - 1))
+            p = torch.where(learns, memoryless_bfgs(p, *self._pair), p)
         length, image = view.along(p)
-        self._pair = p, view.linear(image) + view.noise * p
+        q = view.linear(image) + view.noise * p
+        self._pair = (
+            p,
+            per_image((length > 0).float(), q) * q,
+        )  # Where there was no step, there is nothing to learn.
         return length, image
 
     def log_density(self, view: View) -> Tensor:
@@ -203,22 +215,37 @@ class DPS(Guided):
         return self.zeta * (PAPER_STEPS / self.steps) * math.sqrt(size / PAPER_NUMEL)
 
 
+def numbers_measured(problem: Problem) -> Tensor:
+    """How many numbers the measurement of every image has, without the holes of a mask, ``(B,)``."""
+    seen = torch.ones_like(problem.y, dtype=torch.bool)
+    if isinstance(problem.operator, Mask):
+        seen = (problem.operator.mask != 0).expand_as(problem.y)
+    return seen.flatten(1).sum(1)
+
+
 def memoryless_bfgs(r: Tensor, p: Tensor, q: Tensor) -> Tensor:
     """``H r``, ``H`` being the BFGS update of a multiple of the identity by one pair; ``r`` where the pair is no good.
 
     ``H = V^T gamma V + p p^T / <p, q>``, ``V = 1 - q p^T / <p, q>``, ``gamma = <p, q> / <q, q>``; so ``H q = p``, and
-    ``H`` is positive where ``<p, q>`` is.
+    ``H`` is positive where ``<p, q>`` is. All that is for ``p`` and ``q`` whose largest number is 1: else the
+    result would be some multiple of it, which is the same direction.
 
     Args:
         r: Of every image, ``(B, ...)``.
         p: Where the step went, in the same shape.
         q: ``S p``, likewise.
     """
-    curvature, square = inner(p, q), inner(q, q)
-    # Where the residual was 0, or the prior is not exact, there was no step to learn from.
-    good = (curvature > 0) & (square > 0)
-    curvature, square = torch.where(good, curvature, 1), torch.where(good, square, 1)
+    p, q = unit_peak(p), unit_peak(q)
+    curvature = inner(p, q)
+    good = curvature > 0  # The prior may be inexact; and where there was no step, both are 0.
+    curvature, square = torch.where(good, curvature, 1), torch.where(good, inner(q, q), 1)
     along = inner(p, r) / curvature
     rest = per_image(curvature / square, r) * (r - per_image(along, q) * q)
     learnt = rest + per_image(along - inner(q, rest) / curvature, p) * p
     return torch.where(good.reshape(-1, *[1] * (r.ndim - 1)), learnt, r)
+
+
+def unit_peak(x: Tensor) -> Tensor:
+    """Every image divided by the absolute value of its largest number; 0 stays."""
+    peak = x.flatten(1).abs().amax(1)
+    return x / per_image(torch.where(peak > 0, peak, 1), x)

@@ -78,10 +78,13 @@ class TDS(Method):
         from restore.methods import as_method
 
         twist = as_method(self.twist)
-        # A twist is an approximation of p(y | x_t): what replaces states, or takes steps of a chosen size, is none.
-        if not isinstance(twist, Guided) or twist.name == "mcg" or getattr(twist, "zeta", None) is not None:
+        # A twist is an approximation of p(y | x_t): what replaces states, takes steps of a chosen size, or knows
+        # earlier states is none.
+        options = (getattr(twist, "zeta", None) is not None, getattr(twist, "quasi_newton", None))
+        if not isinstance(twist, Guided) or twist.name == "mcg" or any(options):
             raise TypeError(
-                f"a twist is a guided method (mmps, pigdm, tmpd, or dps without zeta), not {self.twist!r}"
+                f"a twist is a guided method (mmps, pigdm, tmpd, or dps without zeta and quasi_newton), "
+                f"not {self.twist!r}"
             )
         if self.particles != int(self.particles) or self.particles < 1 or not 0 <= self.threshold <= 1:
             raise ValueError(
