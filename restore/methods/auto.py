@@ -51,7 +51,7 @@ def choose(
     Example:
         >>> from operators import Grayscale
         >>> choose(Downsample(4), 64 * 64)
-        (DPIR(lam=0.23, first=0.5, last=0.005, turns=None), 20)
+        (DPIR(lam=0.23, first=0.35, last=0.005, turns=None), 20)
         >>> choose(Downsample(4), 64 * 64, draws=True)
         (DiffPIR(lam=1.75, zeta=1.0, clip=True), 50)
         >>> choose(Grayscale(), 64 * 64, calls=20)[1]

@@ -40,7 +40,7 @@ class DPIR(Method):
 
     Example:
         >>> DPIR(turns=False)
-        DPIR(lam=0.23, first=0.5, last=0.005, turns=False)
+        DPIR(lam=0.23, first=0.35, last=0.005, turns=False)
     """
 
     name: ClassVar[str] = "dpir"
@@ -53,7 +53,7 @@ class DPIR(Method):
     default_steps: ClassVar[int] = 40
 
     lam: float = 0.23
-    first: float = 0.5
+    first: float = 0.35
     last: float = 0.005
     turns: bool | None = None
 
