@@ -394,7 +394,8 @@ def test_labels_follow_their_particles():
 @pytest.mark.parametrize("twist", ["ddnm", "sdedit", DDNM(), TDS()], ids=str)
 def test_a_twist_that_is_no_guided_method_is_refused(twist):
     with pytest.raises(
-        TypeError, match=r"a twist is a guided method \(mmps, pigdm, tmpd, or dps without zeta and quasi_newton\), not"
+        TypeError,
+        match=r"a twist is a guided method \(mmps, pigdm, tmpd, or dps without zeta and quasi_newton\), not",
     ):
         TDS(twist=twist)
 

@@ -96,7 +96,7 @@ class DPS(Guided):
     zeta: float | None = None
     quasi_newton: bool | None = None
 
-    _learning: Tensor = field(init=False, repr=False, compare=False)
+    _learning: Tensor | None = field(init=False, repr=False, compare=False)
     _pair: tuple[Tensor, Tensor] | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -149,8 +149,8 @@ class DPS(Guided):
                 f"{' with photon noise' if poisson else ''}: leave it out"
             )
         learns = able and self.zeta is None if self.quasi_newton is None else self.quasi_newton
-        few = numbers_measured(problem) <= FEW_NUMBERS
-        run._learning = learns & (few | bool(self.quasi_newton))
+        learning = learns & ((numbers_measured(problem) <= FEW_NUMBERS) | bool(self.quasi_newton))
+        run._learning = learning if bool(learning.any()) else None
         run._pair = None
         return run
 
@@ -169,8 +169,8 @@ class DPS(Guided):
         """The estimate after one step down the misfit."""
         with torch.no_grad():
             # A twist is a density of the state alone, whatever came before it.
-            learning = not view.keep and bool(self._learning.any())
-            length, image = self.quasi_newton_step(view) if learning else view.descent
+            steepest = self._learning is None or view.keep
+            length, image = view.descent if steepest else self.quasi_newton_step(view)
             corrected = view.x_hat.detach() + per_image(length, image) * image
         return self.prior.clip(corrected) if self.clip else corrected
 
@@ -178,14 +178,13 @@ class DPS(Guided):
         """Length ``(B,)`` and direction ``C A^T p`` of a step, ``p = H r``; and what it tells the next one of ``S``."""
         p = view.residual
         if self._pair is not None:
+            assert self._learning is not None
             learns = self._learning.reshape(-1, *[1] * (p.ndim - 1))
             p = torch.where(learns, memoryless_bfgs(p, *self._pair), p)
         length, image = view.along(p)
-        q = view.linear(image) + view.noise * p
-        self._pair = (
-            p,
-            per_image((length > 0).float(), q) * q,
-        )  # Where there was no step, there is nothing to learn.
+        # Where there was no step, there is nothing to learn.
+        stepped = per_image((length > 0).float(), p)
+        self._pair = p, stepped * (view.linear(image) + view.noise * p)
         return length, image
 
     def log_density(self, view: View) -> Tensor:
