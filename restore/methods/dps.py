@@ -148,8 +148,9 @@ class DPS(Guided):
                 f"quasi_newton=True needs a linear operator and Gaussian noise, not {name}"
                 f"{' with photon noise' if poisson else ''}: leave it out"
             )
-        learns = able and self.zeta is None if self.quasi_newton is None else self.quasi_newton
-        learning = learns & ((numbers_measured(problem) <= FEW_NUMBERS) | bool(self.quasi_newton))
+        learning = torch.full_like(problem.noise, bool(self.quasi_newton), dtype=torch.bool)
+        if self.quasi_newton is None and able and self.zeta is None:
+            learning = numbers_measured(problem) <= FEW_NUMBERS
         run._learning = learning if bool(learning.any()) else None
         run._pair = None
         return run
