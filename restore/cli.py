@@ -102,13 +102,19 @@ def inpaint(args: argparse.Namespace) -> None:
     from restore.tasks import inpaint as task
 
     image = read_image(args.image)
-    kept = mask_from_image(args.mask, size=image.shape[:2], white="fill", resize=args.resize_mask).numpy()
+    kept = mask_from_image(
+        args.mask,
+        size=image.shape[:2],
+        white="keep" if args.invert_mask else "fill",
+        resize=args.resize_mask,
+    ).numpy()
     if kept.all():
-        raise ValueError(f"nothing is white in {str(args.mask)!r}: white is filled in, and black is kept")
+        fill, keep = ("black", "white") if args.invert_mask else ("white", "black")
+        raise ValueError(f"nothing is {fill} in {str(args.mask)!r}: {fill} is filled in, and {keep} is kept")
     if (share := float(np.mean(~kept))) > MOST_FILLED and has_wide_hole(Mask(torch.from_numpy(kept))):
         warnings.warn(
-            f"{share:.0%} of {str(args.image)!r} is to be filled in, for so much of {str(args.mask)!r} is white. "
-            f"Was the black meant? Then invert the mask",
+            f"{share:.0%} of {str(args.image)!r} is to be filled in, as {str(args.mask)!r} says. "
+            f"If the rest was meant, {'leave out' if args.invert_mask else 'say'} --invert-mask",
             QualityWarning,
             stacklevel=2,
         )
@@ -119,13 +125,27 @@ def inpaint(args: argparse.Namespace) -> None:
     write_results(args, results, {"to be filled in": grey}, "inpainted")
 
 
+def noise_of(args: argparse.Namespace) -> float:
+    """The noise that was told, where white is 1.
+
+    Raises:
+        ValueError: If it is more than the whole range.
+    """
+    noise: float = args.noise
+    if noise > 1:
+        raise ValueError(
+            f"--noise is {noise:g}, where white is 1: for {noise:g} of 255 grey levels give {noise / 255:.2g}"
+        )
+    return noise
+
+
 def super_resolve(args: argparse.Namespace) -> None:
     """Enlarges a picture."""
     from restore.images import read_image
     from restore.tasks import super_resolve as task
 
     image = read_image(args.image)
-    results = task(image, args.scale, noise=args.noise * full_scale(image), **settings(args))
+    results = task(image, args.scale, noise=noise_of(args) * full_scale(image), **settings(args))
     write_results(args, results, {"small": image}, "super-resolved")
 
 
@@ -137,7 +157,7 @@ def deblur(args: argparse.Namespace) -> None:
 
     image = read_image(args.image)
     kernel = gaussian_kernel(args.sigma) if args.kernel is None else read_image(args.kernel, mode="L") / 255.0
-    results = task(image, kernel, noise=args.noise * full_scale(image), **settings(args))
+    results = task(image, kernel, noise=noise_of(args) * full_scale(image), **settings(args))
     write_results(args, results, {"blurred": image}, "deblurred")
 
 
@@ -284,6 +304,9 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
         "mask", type=Path, help="a picture of the same size, white where something is to be filled in"
     )
     sub.add_argument(
+        "--invert-mask", action="store_true", help="fill in what is black, and keep what is white"
+    )
+    sub.add_argument(
         "--resize-mask", action="store_true", help="bring a mask of another size to the picture's"
     )
     sub = command("super-resolve", super_resolve, repair=True)
@@ -349,6 +372,13 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
             from restore.images import check_destination
 
             check_destination(args.output)  # Now, and not when the work is done.
+            for kind in ("image", "mask", "kernel"):
+                source = getattr(args, kind, None)
+                both = source is not None and args.output.exists() and source.exists()
+                if both and args.output.samefile(source):
+                    raise ValueError(
+                        f"the output {str(args.output)!r} is the {kind} itself: give another file"
+                    )
         args.run(args)
 
     return guarded(run)

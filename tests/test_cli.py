@@ -98,6 +98,10 @@ def test_masks_of_any_mode(pictures, mode):
         (["inpaint", "img.png", "mask.png", "--device", "gpu"], "not 'gpu'"),
         (["inpaint", "img.png", "mask.png", "-o", "img.png/x.png"], "is a file, and no folder"),
         (["super-resolve", "img.png", "--noise", "25"], "noise is 25, where white is 1"),
+        (["deblur", "img.png", "--sigma", "1", "--noise", "2.55"], "for 2.55 of 255 grey levels give 0.01"),
+        (["inpaint", "img.png", "mask.png", "-o", "img.png"], "'img.png' is the image itself: give another"),
+        (["inpaint", "img.png", "mask.png", "-o", "./mask.png"], "'mask.png' is the mask itself"),
+        (["deblur", "img.png", "--kernel", "mask.png", "-o", "mask.png"], "'mask.png' is the kernel itself"),
         (["benchmark", "img.png", "--size", "32", "--device", "gpu"], "not 'gpu'"),
         (["benchmark", "img.png", "--size", "32", "-o", "mask.png"], "the output 'mask.png' is a file"),
     ],
@@ -137,8 +141,13 @@ def test_a_mask_with_nothing_to_fill_is_refused(pictures, capsys):
 def test_a_mask_that_is_probably_meant_the_other_way_round_is_asked_about(pictures):
     _, hole = pictures
     Image.fromarray(np.uint8(255 * ~hole)).save("inverted.png")
-    with pytest.warns(QualityWarning, match=r"97% of 'img.png' is to be filled in.*invert the mask"):
+    with pytest.warns(QualityWarning, match=r"97% of 'img.png' is to be filled in.*--invert-mask"):
         assert main(["inpaint", "img.png", "inverted.png", "--steps", "1", "-o", "out.png", "--quiet"]) == 0
+    inverted = ["inpaint", "img.png", "inverted.png", "--steps", "1", "--quiet"]
+    assert main([*inverted, "--invert-mask", "-o", "right.png"]) == 0
+    changed = (read("right.png") != pictures[0]).any(-1)
+    assert changed[hole].mean() > 0.8
+    assert not changed[~hole].any()
     # Pixels that are lost one by one are no such mask.
     lost = np.random.default_rng(1).random(hole.shape) < 0.7
     Image.fromarray(np.uint8(255 * lost)).save("lost.png")
