@@ -58,6 +58,15 @@ class BasePrior(abc.ABC):
     name: str = "prior"
     light: bool = False
 
+    @property
+    def pixel_variance(self) -> float:
+        """How much a pixel varies, for approximations that take one number for it.
+
+        The square of half the range, which is an upper bound, and the usual 1 for images in [-1, 1].
+        """
+        low, high = self.value_range
+        return ((high - low) / 2) ** 2
+
     @abc.abstractmethod
     def __call__(self, x_t: Tensor, t: float | Tensor) -> Tensor:
         """``E[x_0 | x_t]``, in the shape of ``x_t`` ``(B, C, H, W)``; ``t`` in [0, 1], a float or ``(B,)``."""

@@ -55,11 +55,11 @@ def measured(prior, operator, noise, seed=3):
 @pytest.mark.parametrize(("operator", "channels"), CASES)
 @pytest.mark.parametrize("noise", [0.0, 0.1])
 def test_pigdm_is_exact_for_independent_pixels(operator, channels, noise):
-    """Under N(mu, v I) the approximation of PiGDM is the truth: E[x_0 | x_t, y] of the joint Gaussian."""
+    """Under N(mu, v I), whose v the prior knows, PiGDM's approximation is the truth: E[x_0 | x_t, y]."""
     v, mu, n = 0.3, 0.2, channels * SIZE[0] * SIZE[1]
     prior = GaussianPrior(torch.full((channels, *SIZE), mu), v * torch.eye(n))
     y = measured(prior, operator, noise)
-    run = bound(PiGDM(variance=v), prior, operator, y, noise)
+    run = bound(PiGDM(), prior, operator, y, noise)
     t = 0.4
     alpha, sigma = prior.schedule(t)
     x_t = torch.randn(1, channels, *SIZE, generator=torch.Generator().manual_seed(0)).requires_grad_()
@@ -153,7 +153,7 @@ def test_diffpir_follows_its_formula(operator, channels, noise):
     ("method", "steps", "mean_error", "low", "high"),
     [
         # The bounds catch a factor of two in any coefficient; what remains is each method's own approximation.
-        (PiGDM(variance=0.25), 100, 0.16, 0.45, 1.3),
+        (PiGDM(), 100, 0.16, 0.45, 1.3),
         (DDNM(), 100, 0.16, 0.65, 1.2),
         (DDRM.paper(), 20, 0.35, 0.4, 1.3),
         (DDRM(), 20, 0.35, 0.35, 1.2),
@@ -214,7 +214,7 @@ def test_a_measurement_that_is_nothing_but_noise_leaves_the_prior(method):
     # each time, so that under a measurement that tells nothing their draws vary 2.8 times as much as the prior's.
     y = 1e4 * torch.randn(500, 1, *SIZE, generator=torch.Generator().manual_seed(0))
     # What DDRM draws anew, it draws around estimates, at the cost of variance: here it is to have little of that.
-    options = {"pigdm": {"variance": 0.25}, "ddrm": {"eta": 0.2}}.get(method, {})
+    options = {"ddrm": {"eta": 0.2}}.get(method, {})
     seeds = list(range(500))
     draws = restore.solve(
         y, operator, method, prior=prior, noise=1e4, steps=100, seed=seeds, progress=False, **options
@@ -228,8 +228,7 @@ def test_a_measurement_that_is_nothing_but_noise_leaves_the_prior(method):
 def test_without_noise_the_result_agrees_with_the_measurement(method, operator, channels):
     prior = prior_of(channels)
     y = measured(prior, operator, 0.0)[0]
-    options = {"variance": 0.25} if method == "pigdm" else {}
-    x = restore.solve(y, operator, method, prior=prior, steps=50, seed=0, progress=False, **options)
+    x = restore.solve(y, operator, method, prior=prior, steps=50, seed=0, progress=False)
     # PiGDM is pulled towards the measurement, not projected on it; 0.02 is a twenty-fifth of the prior deviation.
     tolerance = 0.02 if method == "pigdm" else 1e-3
     assert float((operator(x[None])[0] - y).abs().max()) < tolerance

@@ -132,6 +132,12 @@ def test_tweedie():
     torch.testing.assert_close((x + sigma**2 * prior.score(x, t)) / alpha, prior(x, t))
 
 
+def test_how_much_a_pixel_varies_is_taken_from_the_range_or_known():
+    assert sample_prior(torch.zeros_like).pixel_variance == 1
+    assert sample_prior(torch.zeros_like, value_range=(0.0, 1.0)).pixel_variance == 0.25
+    assert gaussian().pixel_variance == pytest.approx(0.5**2)
+
+
 def test_only_a_bounded_prior_clips():
     x = torch.tensor([-3.0, -1.0, 0.2, 5.0])
     assert sample_prior(lambda x: x).clip(x).tolist() == pytest.approx([-1, -1, 0.2, 1])

@@ -88,6 +88,11 @@ class GaussianPrior(BasePrior):
         self.schedule = self._mixture.schedule
         self.channels, self.image_size = self._mixture.channels, self._mixture.image_size
 
+    @property
+    def pixel_variance(self) -> float:
+        """Variance of a pixel, the mean of all."""
+        return self._mixture.pixel_variance
+
     def __call__(self, x_t: Tensor, t: float | Tensor) -> Tensor:
         """``E[x_0 | x_t]`` for ``x_t`` ``(B, C, H, W)``, exactly."""
         return self._mixture(x_t, t)

@@ -22,7 +22,8 @@ class PiGDM(Guided):
     where ``J`` is the derivative of ``x_hat`` by ``x_t``. Any sampler goes on from this estimate.
 
     Args:
-        variance: Variance of the data, in the prior's units; 1 is the paper's.
+        variance: Variance of a pixel of the data, in the prior's units; by default the prior's ``pixel_variance``,
+            which is the paper's 1 for images in [-1, 1].
         clip: See :class:`~restore.methods.guided.Guided`.
 
     Raises:
@@ -30,7 +31,7 @@ class PiGDM(Guided):
 
     Example:
         >>> PiGDM()
-        PiGDM(clip=True, variance=1.0)
+        PiGDM(clip=True, variance=None)
     """
 
     name: ClassVar[str] = "pigdm"
@@ -40,10 +41,10 @@ class PiGDM(Guided):
     needs: ClassVar[tuple[str, ...]] = ("linear",)
     default_steps: ClassVar[int] = 100
 
-    variance: float = 1.0
+    variance: float | None = None
 
     def __post_init__(self) -> None:
-        if not self.variance > 0:
+        if self.variance is not None and not self.variance > 0:
             raise ValueError(f"a variance is above 0, not {self.variance}")
 
     def direction(self, view: View) -> Tensor:
@@ -59,4 +60,5 @@ class PiGDM(Guided):
 
     def spread(self, view: View) -> float:
         """``q^2``, the variance of the image given the state, for independent pixels."""
-        return self.variance * view.sigma**2 / (view.alpha**2 * self.variance + view.sigma**2)
+        variance = self.prior.pixel_variance if self.variance is None else self.variance
+        return variance * view.sigma**2 / (view.alpha**2 * variance + view.sigma**2)
