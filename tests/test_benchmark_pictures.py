@@ -170,6 +170,19 @@ def test_the_default_is_what_auto_chooses(folder, prior):
         pictures(folder, prior, ["auto:zeta=1"], ["x4"], **QUICK)
 
 
+def test_the_default_for_colours_is_the_repair(folder, prior):
+    results = pictures(folder, prior, ["default", "colorize:draws=2,steps=3"], ["colour"], limit=1, **QUICK)
+    assert [r.method for r in results] == ["colorize", "colorize:draws=2,steps=3"]
+    assert [r.calls for r in results] == [400, 6]
+    (one,) = pictures(folder, prior, ["default"], ["colour"], limit=1, samples=2, **QUICK)
+    assert one.method.startswith("diffpir")  # The mean of two draws is asked for.
+
+
+def test_colorize_is_for_colours(folder, prior):
+    results = pictures(folder, prior, ["colorize", "default"], ["x4"], limit=1, **QUICK)
+    assert len(results) == 1
+
+
 def test_classical_tools_beat_nothing(folder):
     results = pictures(folder, PixelPrior(), ["nothing", "classical"], limit=1, size=40, progress=False)
     for task in ("denoise", "blur", "blur-noisy"):

@@ -1,7 +1,7 @@
 """Who restores the measurements: the methods with a prior, the classical tools, and other libraries.
 
 A contender is named as on the command line: ``ddnm``, ``ddnm:steps=50,eta=0.85``, ``wiener:balance=0.05``. Two names
-stand for others: ``default`` for what ``auto`` chooses, ``classical`` for all classical tools of the task.
+stand for others: ``default`` for what the repair of the task does, ``classical`` for all classical tools of the task.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from restore.benchmark.classical import CLASSICAL, installed
-from restore.benchmark.names import ONE_CALL, Spec, complete, label
+from restore.benchmark.names import COLORIZE, ONE_CALL, Spec, complete, label
 from restore.benchmark.peers import PEERS, peers_installed
 from restore.benchmark.standard import TASKS, Measurement, Task
 from restore.methods import REGISTRY, Method, Problem, as_method, choose, options_of
 from restore.prior import BasePrior
 from restore.randomness import Randomness
 from restore.solve import solve, suited
+from restore.tasks import colorize
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def contenders(
     able: dict[tuple[str, int], Contender] = {}
     left_out = []
     for spec in specs:
-        for one in _meant(spec, task):
+        for one in _meant(spec, task, resources):
             lacking = _lacking(one, example)
             if lacking:
                 left_out.append(f"{one.name} on {task.name}: {lacking}")
@@ -143,13 +144,17 @@ def steps_for(calls: int, method: Method, example: Measurement, prior: BasePrior
     return steps
 
 
-def _meant(spec: Spec, task: Task) -> list[Spec]:
+def _meant(spec: Spec, task: Task, resources: Resources) -> list[Spec]:
     """What ``default`` and ``classical`` stand for; any other spec is itself."""
     if spec.name == "classical":
         return [Spec(name) for name in task.classical]
-    if spec.name == "default":
-        return [Spec(ONE_CALL if task.repair is None else "auto")]
-    return [spec]
+    if spec.name != "default":
+        return [spec]
+    if task.repair is None:
+        return [Spec(ONE_CALL)]
+    # The repair of colours makes one picture of several draws; where calls or samples are given, they are for one.
+    alone = resources.samples == 1 and not resources.calls
+    return [Spec(COLORIZE if task.repair == COLORIZE and alone else "auto")]
 
 
 def _lacking(spec: Spec, example: Measurement) -> str:
@@ -163,6 +168,8 @@ def _lacking(spec: Spec, example: Measurement) -> str:
         return "the package deepinv is not installed"
     if spec.name == ONE_CALL and task.repair is not None:
         return "one call of the prior undoes noise alone"
+    if spec.name == COLORIZE and task.repair != COLORIZE:
+        return "it is for colours"
     if spec.name in REGISTRY:
         needs = suited(spec.method or REGISTRY[spec.name], example.operator, bool(task.noise))
         return f"it needs {' and '.join(needs)}" if needs else ""
@@ -183,6 +190,17 @@ def _contenders(spec: Spec, example: Measurement, resources: Resources) -> list[
     if spec.name == ONE_CALL:
         return [
             Contender(ONE_CALL, ONE_CALL, lambda measurement: one_call(measurement, resources), by_prior=True)
+        ]
+    if spec.name == COLORIZE:
+        options = complete(colorize, spec.options)
+        settings = {"prior": resources.prior, "device": resources.device, "progress": False}
+        return [
+            Contender(
+                label(COLORIZE, spec.options),
+                label(COLORIZE, options),
+                lambda measurement: colorize(measurement.y, seed=measurement.seed, **options, **settings),
+                by_prior=True,
+            )
         ]
     if spec.name in PEERS:
         counts: list[dict[str, Any]] = [{"steps": calls} for calls in resources.calls] or [{}]

@@ -11,9 +11,11 @@ from typing import Any
 from restore.benchmark.classical import CLASSICAL
 from restore.benchmark.peers import PEERS
 from restore.methods import REGISTRY, Method, as_method
+from restore.tasks import colorize
 
 #: One call of the prior: its estimate of the clean picture at the noise of the measurement.
 ONE_CALL = "one-call"
+COLORIZE = "colorize"
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Spec:
     """A contender as the user named it.
 
     Attributes:
-        name: Of a method, a classical tool, a peer; or ``default``, ``classical``, ``one-call``.
+        name: Of a method, a classical tool, a peer; or ``default``, ``classical``, ``one-call``, ``colorize``.
         options: What was given with it.
         method: The method, where an instance was given.
     """
@@ -48,13 +50,13 @@ def parse(text: str | Method) -> Spec:
     if isinstance(text, Method):
         return Spec(text.name, method=text)
     name, options = name_and_options(text)
-    known = ["default", "classical", ONE_CALL, "auto", *REGISTRY, *CLASSICAL, *PEERS]
+    known = ["default", "classical", ONE_CALL, COLORIZE, "auto", *REGISTRY, *CLASSICAL, *PEERS]
     if name not in known:
         raise ValueError(f"unknown method {name!r}; known are {', '.join(known)}")
     if name in REGISTRY:
         as_method(name, **{k: v for k, v in options.items() if k not in ("steps", "sampler")})
         return Spec(name, options)
-    tool = CLASSICAL.get(name) or PEERS.get(name)
+    tool = colorize if name == COLORIZE else CLASSICAL.get(name) or PEERS.get(name)
     able = ["steps"] if name == "auto" else [] if tool is None else [p.name for p in own_options(tool)]
     unknown = sorted(options.keys() - set(able))
     if unknown:

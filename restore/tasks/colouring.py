@@ -10,17 +10,21 @@ from torch import Tensor
 
 from operators import Grayscale
 from restore.images import to_batch
+from restore.methods import REGISTRY, Method
 from restore.solve.checks import whole_number
 from restore.tasks.settings import draws_of, solved
 
 #: Colours are found for a picture whose shorter side is about this.
 COLOUR_SIZE = 96
+#: One picture is chosen from so many draws.
+DRAWS = 8
 
 
 def colorize(
     image: Any,
     *,
     working_size: int = COLOUR_SIZE,
+    draws: int = DRAWS,
     method: str | None = None,
     steps: int | None = None,
     **settings: Any,
@@ -31,16 +35,21 @@ def colorize(
     that at once. Colours are therefore found for the picture reduced to about ``working_size``, and brought back to
     its full size along the edges of the luma (guided filter, *Guided Image Filtering*, He, Sun and Tang, 2010).
 
+    A single draw may be lucky with its colours or not, and the mean of many is pale. Without ``samples``, the result is
+    therefore a draw, but the most typical of ``draws``: the one nearest to the mean of all, among those that are not
+    paler than the median.
+
     Args:
         image: The picture: numpy ``(H, W)``, PIL, torch ``(1, H, W)``, or a batch; of a colour picture
             the luma is taken.
         working_size: The shorter side of the reduced picture, in pixels; what is smaller is not reduced.
-        method: A method; by default, ``"auto"`` chooses.
+        draws: From how many draws one picture is chosen; 1 takes the first. Each costs as many network calls.
+        method: A method; by default, ``"auto"`` chooses. One that has no draws is run once.
         steps: Number of steps.
         **settings: Further arguments of :func:`restore.solve`.
 
     Returns:
-        A colour picture; with ``samples=n``, ``n`` of them.
+        A colour picture; with ``samples=n``, ``n`` draws, each as it is.
 
     Example:
         >>> import numpy as np
@@ -55,16 +64,38 @@ def colorize(
         raise ValueError(
             f"expected a grey picture, or a colour one of 3 channels; got {batch.shape[1]} channels"
         )
-    working_size = whole_number(working_size, "working_size")
+    working_size, draws = whole_number(working_size, "working_size"), whole_number(draws, "draws")
     samples, settings = draws_of(settings, batch, layout)
     factor = max(1, round(min(luma.shape[-2:]) / working_size))
     rows, columns = (max(1, round(n / factor)) for n in luma.shape[-2:])
     small = luma if factor == 1 else F.interpolate(luma, (rows, columns), mode="area")
-    found = solved(small, operator, method, samples, steps=steps, **settings)
+    drawn = samples or (draws if _draws(method) else None)
+    found = solved(small, operator, method, drawn, steps=steps, **settings)
     chroma = found - operator(found)
+    if samples is None:
+        chroma = _most_typical(chroma.unflatten(0, (drawn or 1, len(luma))))
+    luma = luma.repeat(samples or 1, 1, 1, 1)
     if factor > 1:
-        chroma = _along_edges(luma.repeat(samples or 1, 1, 1, 1), chroma, factor)
-    return layout.restore(_in_gamut(luma.repeat(samples or 1, 1, 1, 1), chroma, operator), samples=samples)
+        chroma = _along_edges(luma, chroma, factor)
+    return layout.restore(_in_gamut(luma, chroma, operator), samples=samples)
+
+
+def _draws(method: str | Method | None) -> bool:
+    """Whether a method has draws; of a name that is not known, ``solve`` will tell."""
+    known = REGISTRY.get(method) if isinstance(method, str) else method
+    return known is None or known.draws
+
+
+def _most_typical(chroma: Tensor) -> Tensor:
+    """Of the chroma of draws ``(n, B, 3, h, w)``, for each picture the one nearest to the mean, ``(B, 3, h, w)``.
+
+    That is often a pale one, as the mean is, so that those paler than the median are left out.
+    """
+    saturation = chroma.square().mean((2, 3, 4))
+    distance = (chroma - chroma.mean(0)).square().mean((2, 3, 4))
+    pale = saturation < saturation.median(0).values
+    chosen = distance.masked_fill(pale, torch.inf).argmin(0)
+    return chroma[chosen, torch.arange(chroma.shape[1], device=chroma.device)]
 
 
 def _along_edges(luma: Tensor, chroma: Tensor, factor: int) -> Tensor:
