@@ -193,7 +193,7 @@ def _contenders(spec: Spec, example: Measurement, resources: Resources) -> list[
         ]
     if spec.name == COLORIZE:
         options = complete(colorize, spec.options)
-        settings = {"prior": resources.prior, "device": resources.device, "progress": False}
+        settings: dict[str, Any] = {"prior": resources.prior, "device": resources.device, "progress": False}
         return [
             Contender(
                 label(COLORIZE, spec.options),
