@@ -167,7 +167,8 @@ def colorize(args: argparse.Namespace) -> None:
     from restore.tasks import colorize as task
 
     image = read_image(args.image, mode="L")
-    write_results(args, task(image, **settings(args)), {"grey": image}, "colorized")
+    results = task(image, **({} if args.draws is None else {"draws": args.draws}), **settings(args))
+    write_results(args, results, {"grey": image}, "colorized")
 
 
 def full_scale(image: Any) -> float:
@@ -317,7 +318,12 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     blur.add_argument("--sigma", type=float, help="a Gaussian blur's standard deviation, in pixels")
     blur.add_argument("--kernel", type=Path, help="a picture of the blur's kernel")
     sub.add_argument("--noise", type=float, default=0.01, help="its noise, white being 1 (default: 0.01)")
-    command("colorize", colorize, repair=True)
+    sub = command("colorize", colorize, repair=True)
+    sub.add_argument(
+        "--draws",
+        type=_count,
+        help="the picture is the mean of so many draws, as saturated as they are (default: 8; 1 is 8 times faster)",
+    )
 
     sub = command("sample", sample)
     sub.add_argument("--prior", default="photo", help="name or folder of the prior (default: photo)")

@@ -60,12 +60,13 @@ class BasePrior(abc.ABC):
 
     @property
     def pixel_variance(self) -> float:
-        """How much a pixel varies, for approximations that take one number for it.
+        """How much a pixel varies, in the prior's own units, for approximations that take one number for it.
 
-        The square of half the range, which is an upper bound, and the usual 1 for images in [-1, 1].
+        The most that there can be: the square of half the range, which is the usual 1 for images in [-1, 1]; 1 where
+        images are not confined to a range. A subclass that knows better says so.
         """
         low, high = self.value_range
-        return ((high - low) / 2) ** 2
+        return ((high - low) / 2) ** 2 if self.bounded else 1.0
 
     @abc.abstractmethod
     def __call__(self, x_t: Tensor, t: float | Tensor) -> Tensor:

@@ -110,6 +110,11 @@ class KeepsVariance(BasePrior):
         return of_step(self._last[2], self.schedule, t, s)
 
     @property
+    def pixel_variance(self) -> float:
+        """As the prior has it."""
+        return self._prior.pixel_variance
+
+    @property
     def device(self) -> torch.device:
         """Where the prior computes."""
         return self._prior.device

@@ -260,22 +260,6 @@ def test_isotropic_components_need_no_memory_for_all_pairs():
 # ------------------------------------------------------------------------------------------- the Gaussian
 
 
-@pytest.mark.parametrize(
-    ("covariances", "expected"),
-    [
-        (0.3, 0.3),
-        (torch.tensor([0.1, 0.5]), 0.25 * 0.1 + 0.75 * 0.5),
-        (torch.diag(torch.tensor([1.0, 2.0, 3.0])), 2.0),
-        (torch.eye(3) * torch.tensor([0.1, 0.5]).reshape(2, 1, 1), 0.25 * 0.1 + 0.75 * 0.5),
-        (0.0, 0.25 * 0.75 * 4.0),  # Points: all that varies is which one.
-    ],
-)
-def test_the_variance_of_a_pixel_within_a_component(covariances, expected):
-    means = torch.tensor([-1.0, 1.0]).reshape(2, 1, 1, 1).expand(2, 1, 1, 3)
-    prior = GaussianMixturePrior(torch.tensor([1.0, 3.0]), means, covariances)
-    assert prior.pixel_variance == pytest.approx(expected)
-
-
 def test_a_gaussian_is_the_mixture_of_one():
     covariance = smooth_covariance((2, 3), deviation=0.3)
     mean = torch.rand(1, 2, 3).double()

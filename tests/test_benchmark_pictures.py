@@ -176,6 +176,10 @@ def test_the_default_for_colours_is_the_repair(folder, prior):
     assert [r.calls for r in results] == [400, 6]
     (one,) = pictures(folder, prior, ["default"], ["colour"], limit=1, samples=2, **QUICK)
     assert one.method.startswith("diffpir")  # The mean of two draws is asked for.
+    for asked in ({"samples": 2}, {"calls": [20]}):
+        assert pictures(folder, prior, ["colorize"], ["colour"], limit=1, **QUICK, **asked) == []
+    with pytest.raises(ValueError, match="unknown method 'nope'"):
+        pictures(folder, prior, ["colorize:method=nope"], ["colour"], limit=1, **QUICK)
 
 
 def test_colorize_is_for_colours(folder, prior):

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from toys import GaussianNetwork, ProbeNetwork, smooth_prior
+from toys import GaussianNetwork, PixelPrior, ProbeNetwork, smooth_prior
 
 import restore
 from operators import Mask
@@ -12,6 +12,7 @@ from restore.analytic import GaussianPrior, smooth_covariance
 from restore.networks import photo_unet
 from restore.prior import PREDICTIONS, Prior
 from restore.schedule import Schedule
+from restore.variance import KeepsVariance
 
 
 def gaussian(schedule=None):
@@ -135,7 +136,12 @@ def test_tweedie():
 def test_how_much_a_pixel_varies_is_taken_from_the_range_or_known():
     assert sample_prior(torch.zeros_like).pixel_variance == 1
     assert sample_prior(torch.zeros_like, value_range=(0.0, 1.0)).pixel_variance == 0.25
-    assert gaussian().pixel_variance == pytest.approx(0.5**2)
+    assert PixelPrior(value_range=(0.0, 1.0), bounded=False).pixel_variance == 1
+    covariance = torch.diag(torch.tensor([0.1, 0.3, 0.5, 0.7]))
+    assert GaussianPrior(torch.zeros(1, 2, 2), covariance).pixel_variance == pytest.approx(0.4)
+    assert GaussianPrior(torch.zeros(1, 2, 2), 0 * covariance).pixel_variance == 1
+    kept = sample_prior(torch.zeros_like, value_range=(0.0, 1.0))
+    assert KeepsVariance(kept).pixel_variance == 0.25
 
 
 def test_only_a_bounded_prior_clips():

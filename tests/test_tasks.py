@@ -18,7 +18,7 @@ from restore import tasks
 from restore.metrics import psnr
 from restore.prior import Prior
 from restore.schedule import Schedule
-from restore.tasks.colouring import _most_typical
+from restore.tasks.colouring import _mean_as_saturated
 
 FAST = {"steps": 3, "seed": 0, "progress": False}
 
@@ -172,32 +172,35 @@ def test_colours_keep_the_luma(prior, photograph):
     )
 
 
-def test_one_picture_has_the_colours_of_the_most_typical_draw(prior, photograph):
-    grey = np.asarray(Image.fromarray(photograph).convert("L")).astype(np.float32) / 255
-    options = {"prior": prior, "working_size": 32, "steps": 3, "seed": 0, "progress": False}
-    drawn = restore.colorize(grey, samples=5, **options)
-    one = restore.colorize(grey, draws=5, **options)
-    chosen = [np.array_equal(one, draw) for draw in drawn]
-    assert sum(chosen) == 1
-    # Judged at full size, where edges have been followed since: still no pale one, nor the farthest from the mean.
-    chroma = drawn - grey[..., None]
-    saturation = np.square(chroma).mean((1, 2, 3))
-    distance = np.square(chroma - chroma.mean(0)).mean((1, 2, 3))
-    assert saturation[chosen] >= np.sort(saturation)[1]
-    assert distance[chosen] < distance.max()
-    np.testing.assert_allclose(restore.colorize(grey, draws=1, **options), drawn[0], atol=1e-4)
+def test_one_picture_is_the_mean_of_draws_as_saturated_as_they_are(prior, photograph):
+    # Mid-grey, where every colour has room.
+    grey = 0.4 + 0.2 * np.asarray(Image.fromarray(photograph).convert("L")).astype(np.float32) / 255
+    options = {"prior": prior, "working_size": 96, "steps": 10, "seed": 0, "progress": False}
+    drawn = restore.colorize(grey, samples=5, **options) - grey[..., None]
+    one = restore.colorize(grey, draws=5, **options) - grey[..., None]
+    mean = drawn.mean(0)
+    assert np.sum(one * mean) / np.linalg.norm(one) / np.linalg.norm(mean) > 0.99
+    saturation = np.sqrt(np.square(drawn).mean((1, 2, 3))).mean()
+    assert np.sqrt(np.square(one).mean()) == pytest.approx(saturation, rel=0.05)
+    assert np.sqrt(np.square(mean).mean()) < 0.9 * saturation
+    first = restore.colorize(grey, draws=1, **options) - grey[..., None]
+    np.testing.assert_allclose(first, drawn[0], atol=1e-4)
 
 
-def test_the_most_typical_draw_by_hand():
-    """Of six draws of two pictures: none paler than the third palest, and of the others the one nearest to the mean."""
+def test_the_mean_as_saturated_as_the_draws_by_hand():
     red = torch.tensor([1.0, -0.5, -0.1]).reshape(3, 1, 1).expand(3, 2, 2)
-    first = torch.stack([k * red for k in (0.1, 0.2, 0.3, 0.4, 0.6, 2.0)])  # Their mean is 0.6.
-    second = torch.stack([k * red for k in (1.0, -1.0, -0.9, -0.8, 0.0, 0.1)])  # -0.27: the pale are nearer.
-    chosen = _most_typical(torch.stack([first, second], 1))
-    torch.testing.assert_close(chosen, torch.stack([0.6 * red, -0.8 * red]))
+    first = torch.stack([k * red for k in (0.1, 0.2, 0.6)])
+    second = torch.stack(
+        [k * red for k in (1.0, -0.5, -1.0)]
+    )  # The mean, -1/6, has a fifth of their saturation.
+    grey = torch.zeros_like(first)
+    found = _mean_as_saturated(torch.stack([first, second, grey], 1))
+    expected = torch.stack([0.3 * red, -2.5 / 3 * red, 0 * red])
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
 
-def test_a_method_without_draws_colours_once(prior, photograph):
+@pytest.mark.parametrize("method", ["dpir", "DPIR", restore.methods.DPIR()], ids=str)
+def test_a_method_without_draws_colours_once(prior, photograph, method):
     grey = np.asarray(Image.fromarray(photograph[:16, :16]).convert("L"))
     calls = []
     restore.colorize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -88,10 +89,10 @@ class GaussianPrior(BasePrior):
         self.schedule = self._mixture.schedule
         self.channels, self.image_size = self._mixture.channels, self._mixture.image_size
 
-    @property
+    @cached_property
     def pixel_variance(self) -> float:
-        """Variance of a pixel, the mean of all."""
-        return self._mixture.pixel_variance
+        """Variance of a pixel, the mean of all; of a prior that knows its one picture exactly, any would do."""
+        return float(self.distribution.covariance.diagonal().mean()) or 1.0
 
     def __call__(self, x_t: Tensor, t: float | Tensor) -> Tensor:
         """``E[x_0 | x_t]`` for ``x_t`` ``(B, C, H, W)``, exactly."""

@@ -212,14 +212,6 @@ class GaussianMixturePrior(BasePrior):
         self.channels = self.distribution.shape[0]
         self.image_size = self.distribution.shape[1:]
 
-    @cached_property
-    def pixel_variance(self) -> float:
-        """Variance of a pixel within its component, the mean of all; of the whole, where components are points."""
-        known = self.distribution
-        each = torch.as_tensor(known.covariances)
-        each = each if each.ndim == 1 else each.diagonal(dim1=-2, dim2=-1).mean(-1)
-        return float((known.weights * each).sum() or known.variance.mean())
-
     def __call__(self, x_t: Tensor, t: float | Tensor) -> Tensor:
         """``E[x_0 | x_t]`` for ``x_t`` ``(B, C, H, W)``, exactly; ``t`` is a float or ``(B,)``."""
         return self.distribution._denoise(x_t, *self._column(x_t, t))

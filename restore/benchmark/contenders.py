@@ -81,7 +81,7 @@ def contenders(
     left_out = []
     for spec in specs:
         for one in _meant(spec, task, resources):
-            lacking = _lacking(one, example)
+            lacking = _lacking(one, example, resources)
             if lacking:
                 left_out.append(f"{one.name} on {task.name}: {lacking}")
                 continue
@@ -157,7 +157,7 @@ def _meant(spec: Spec, task: Task, resources: Resources) -> list[Spec]:
     return [Spec(COLORIZE if task.repair == COLORIZE and alone else "auto")]
 
 
-def _lacking(spec: Spec, example: Measurement) -> str:
+def _lacking(spec: Spec, example: Measurement, resources: Resources) -> str:
     """Why it cannot run a task, in words; nothing if it can."""
     task = example.task
     if spec.name in CLASSICAL and spec.name not in task.classical:
@@ -170,6 +170,8 @@ def _lacking(spec: Spec, example: Measurement) -> str:
         return "one call of the prior undoes noise alone"
     if spec.name == COLORIZE and task.repair != COLORIZE:
         return "it is for colours"
+    if spec.name == COLORIZE and (resources.samples > 1 or resources.calls):
+        return "it makes one picture of draws of its own, and cannot follow --samples or --calls"
     if spec.name in REGISTRY:
         needs = suited(spec.method or REGISTRY[spec.name], example.operator, bool(task.noise))
         return f"it needs {' and '.join(needs)}" if needs else ""

@@ -63,6 +63,8 @@ def parse(text: str | Method) -> Spec:
         raise TypeError(
             f"{name} has no option {unknown[0]!r}; its options are {', '.join(able) or 'none at all'}"
         )
+    if name == COLORIZE and options.get("method") is not None:
+        as_method(options["method"])
     return Spec(name, options)
 
 

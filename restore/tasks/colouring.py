@@ -16,7 +16,7 @@ from restore.tasks.settings import draws_of, solved
 
 #: Colours are found for a picture whose shorter side is about this.
 COLOUR_SIZE = 96
-#: One picture is chosen from so many draws.
+#: One picture is made of so many draws.
 DRAWS = 8
 
 
@@ -35,15 +35,15 @@ def colorize(
     that at once. Colours are therefore found for the picture reduced to about ``working_size``, and brought back to
     its full size along the edges of the luma (guided filter, *Guided Image Filtering*, He, Sun and Tang, 2010).
 
-    A single draw may be lucky with its colours or not, and the mean of many is pale. Without ``samples``, the result is
-    therefore a draw, but the most typical of ``draws``: the one nearest to the mean of all, among those that are not
-    paler than the median.
+    A single draw may be lucky with its colours or not, and the mean of many is pale where they disagree. Without
+    ``samples``, the result is the mean of ``draws`` of them, made as saturated as they are. (For the same reason,
+    *Colorful Image Colorization*, 2016, arXiv:1603.08511, takes an annealed mean of what its classifier offers.)
 
     Args:
         image: The picture: numpy ``(H, W)``, PIL, torch ``(1, H, W)``, or a batch; of a colour picture
             the luma is taken.
         working_size: The shorter side of the reduced picture, in pixels; what is smaller is not reduced.
-        draws: From how many draws one picture is chosen; 1 takes the first. Each costs as many network calls.
+        draws: Of how many draws one picture is made; 1 for a draw as it is. Each costs as many network calls.
         method: A method; by default, ``"auto"`` chooses. One that has no draws is run once.
         steps: Number of steps.
         **settings: Further arguments of :func:`restore.solve`.
@@ -73,7 +73,7 @@ def colorize(
     found = solved(small, operator, method, drawn, steps=steps, **settings)
     chroma = found - operator(found)
     if samples is None:
-        chroma = _most_typical(chroma.unflatten(0, (drawn or 1, len(luma))))
+        chroma = _mean_as_saturated(chroma.unflatten(0, (drawn or 1, len(luma))))
     luma = luma.repeat(samples or 1, 1, 1, 1)
     if factor > 1:
         chroma = _along_edges(luma, chroma, factor)
@@ -82,20 +82,18 @@ def colorize(
 
 def _draws(method: str | Method | None) -> bool:
     """Whether a method has draws; of a name that is not known, ``solve`` will tell."""
-    known = REGISTRY.get(method) if isinstance(method, str) else method
+    known = REGISTRY.get(method.lower()) if isinstance(method, str) else method
     return known is None or known.draws
 
 
-def _most_typical(chroma: Tensor) -> Tensor:
-    """Of the chroma of draws ``(n, B, 3, h, w)``, for each picture the one nearest to the mean, ``(B, 3, h, w)``.
+def _mean_as_saturated(chroma: Tensor) -> Tensor:
+    """The mean ``(B, 3, h, w)`` of the chroma of draws ``(n, B, 3, h, w)``, times what it lacks of their saturation."""
 
-    That is often a pale one, as the mean is, so that those paler than the median are left out.
-    """
-    saturation = chroma.square().mean((2, 3, 4))
-    distance = (chroma - chroma.mean(0)).square().mean((2, 3, 4))
-    pale = saturation < saturation.median(0).values
-    chosen = distance.masked_fill(pale, torch.inf).argmin(0)
-    return chroma[chosen, torch.arange(chroma.shape[1], device=chroma.device)]
+    def saturation(x: Tensor) -> Tensor:
+        return x.square().mean((-3, -2, -1), keepdim=True).sqrt()
+
+    mean = chroma.mean(0)
+    return mean * (saturation(chroma).mean(0) / saturation(mean).clamp(min=1e-8))
 
 
 def _along_edges(luma: Tensor, chroma: Tensor, factor: int) -> Tensor:
