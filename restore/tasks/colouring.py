@@ -16,8 +16,8 @@ from restore.tasks.settings import draws_of, solved
 
 #: Colours are found for a picture whose shorter side is about this.
 COLOUR_SIZE = 96
-#: One picture is made of so many draws.
-DRAWS = 8
+#: One picture is made of so many draws, in so many network calls each. More calls make draws of one hue.
+DRAWS, CALLS = 16, 20
 
 
 def colorize(
@@ -44,7 +44,7 @@ def colorize(
             the luma is taken.
         working_size: The shorter side of the reduced picture, in pixels; what is smaller is not reduced.
         draws: Of how many draws one picture is made; 1 for a draw as it is. Each costs as many network calls.
-        method: A method; by default, ``"auto"`` chooses. One that has no draws is run once.
+        method: A method; by default, ``"auto"`` chooses, for 20 calls. One that has no draws is run once.
         steps: Number of steps.
         **settings: Further arguments of :func:`restore.solve`.
 
@@ -70,6 +70,8 @@ def colorize(
     rows, columns = (max(1, round(n / factor)) for n in luma.shape[-2:])
     small = luma if factor == 1 else F.interpolate(luma, (rows, columns), mode="area")
     drawn = samples or (draws if _draws(method) else None)
+    if steps is None and method in (None, "auto"):
+        steps = CALLS
     found = solved(small, operator, method, drawn, steps=steps, **settings)
     chroma = found - operator(found)
     if samples is None:
