@@ -322,7 +322,7 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     sub.add_argument(
         "--draws",
         type=_count,
-        help="the picture is the mean of so many draws, as saturated as they are (default: 16; 1 is 16 times faster)",
+        help="without --samples: of how many draws the picture is made (default: 16; 1 is 16 times faster)",
     )
 
     sub = command("sample", sample)
