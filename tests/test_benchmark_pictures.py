@@ -171,9 +171,10 @@ def test_the_default_is_what_auto_chooses(folder, prior):
 
 
 def test_the_default_for_colours_is_the_repair(folder, prior):
-    results = pictures(folder, prior, ["default", "colorize:draws=2,steps=3"], ["colour"], limit=1, **QUICK)
-    assert [r.method for r in results] == ["colorize", "colorize:draws=2,steps=3"]
-    assert [r.calls for r in results] == [320, 6]
+    named = ["colorize:draws=2,steps=3", "colorize:draws=2,method=auto"]
+    results = pictures(folder, prior, ["default", *named], ["colour"], limit=1, **QUICK)
+    assert [r.method for r in results] == ["colorize", *named]
+    assert [r.calls for r in results] == [320, 6, 40]
     (one,) = pictures(folder, prior, ["default"], ["colour"], limit=1, samples=2, **QUICK)
     assert one.method.startswith("diffpir")  # The mean of two draws is asked for.
     for asked in ({"samples": 2}, {"calls": [20]}):

@@ -190,9 +190,8 @@ def test_one_picture_is_the_mean_of_draws_as_saturated_as_they_are(prior, photog
 def test_the_mean_as_saturated_as_the_draws_by_hand():
     red = torch.tensor([1.0, -0.5, -0.1]).reshape(3, 1, 1).expand(3, 2, 2)
     first = torch.stack([k * red for k in (0.1, 0.2, 0.6)])
-    second = torch.stack(
-        [k * red for k in (1.0, -0.5, -1.0)]
-    )  # The mean, -1/6, has a fifth of their saturation.
+    # The mean, -1/6, has a fifth of their saturation.
+    second = torch.stack([k * red for k in (1.0, -0.5, -1.0)])
     grey = torch.zeros_like(first)
     found = _mean_as_saturated(torch.stack([first, second, grey], 1))
     expected = torch.stack([0.3 * red, -2.5 / 3 * red, 0 * red])
@@ -205,7 +204,7 @@ def test_a_method_without_draws_colours_once(prior, photograph, method):
     calls = []
     restore.colorize(
         grey,
-        method="dpir",
+        method=method,
         steps=2,
         prior=prior,
         callback=lambda state: calls.append(len(state.x)),

@@ -63,7 +63,7 @@ def parse(text: str | Method) -> Spec:
         raise TypeError(
             f"{name} has no option {unknown[0]!r}; its options are {', '.join(able) or 'none at all'}"
         )
-    if name == COLORIZE and options.get("method") is not None:
+    if name == COLORIZE and options.get("method", "auto") != "auto":
         as_method(options["method"])
     return Spec(name, options)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from operators import Grayscale
 from restore.images import to_batch
-from restore.methods import REGISTRY, Method
+from restore.methods import as_method
 from restore.solve.checks import whole_number
 from restore.tasks.settings import draws_of, solved
 
@@ -69,8 +69,9 @@ def colorize(
     factor = max(1, round(min(luma.shape[-2:]) / working_size))
     rows, columns = (max(1, round(n / factor)) for n in luma.shape[-2:])
     small = luma if factor == 1 else F.interpolate(luma, (rows, columns), mode="area")
-    drawn = samples or (draws if _draws(method) else None)
-    if steps is None and method in (None, "auto"):
+    automatic = str(method or "auto").lower() == "auto"
+    drawn = samples or (draws if automatic or as_method(method or "auto").draws else None)
+    if automatic and steps is None:
         steps = CALLS
     found = solved(small, operator, method, drawn, steps=steps, **settings)
     chroma = found - operator(found)
@@ -80,12 +81,6 @@ def colorize(
     if factor > 1:
         chroma = _along_edges(luma, chroma, factor)
     return layout.restore(_in_gamut(luma, chroma, operator), samples=samples)
-
-
-def _draws(method: str | Method | None) -> bool:
-    """Whether a method has draws; of a name that is not known, ``solve`` will tell."""
-    known = REGISTRY.get(method.lower()) if isinstance(method, str) else method
-    return known is None or known.draws
 
 
 def _mean_as_saturated(chroma: Tensor) -> Tensor:
