@@ -99,6 +99,18 @@ def test_the_mixture(dimension, measurements):
     assert problem.y.shape == (1, 1, measurements)
 
 
+def test_flat_weights_are_even_on_the_simplex():
+    """Of 25 such weights, the square of each has the mean 2 / (25 * 26); those of squared normals, 3 / (25 * 27)."""
+
+    def second_moment(flat):
+        problems = [mixture(seed, flat=flat).prior.distribution.weights for seed in range(400)]
+        return float(torch.stack(problems).square().mean())
+
+    assert second_moment(True) == pytest.approx(2 / (25 * 26), rel=0.03)
+    assert second_moment(False) == pytest.approx(3 / (25 * 27), rel=0.03)
+    assert torch.equal(mixture(5, flat=True).y, mixture(5, flat=True).y)
+
+
 def test_a_mixture_of_odd_dimension_is_refused():
     with pytest.raises(ValueError, match="even dimension and at most as many measurements; got 7 and 1"):
         mixture(dimension=7)
@@ -225,7 +237,9 @@ def test_a_run_prints_its_tables_and_is_the_same_again(tmp_path, capsys):
         lines = list(csv.DictReader(file))
     assert [line["method"] for line in lines] == ["exact draws", "prior, ignoring y", "ddrm"]
     assert float(lines[2]["distance"]) == again[1].records[2]["distance"]
-    with pytest.raises(ValueError, match="unknown protocol 'gauss'; known are gaussian, mixture"):
+    with pytest.raises(
+        ValueError, match="unknown protocol 'gauss'; known are gaussian, mixture, flat-mixture"
+    ):
         run_posterior(["ddrm"], protocols=["gauss"])
 
 
@@ -241,6 +255,19 @@ def test_the_command_takes_draws_problems_dimensions_and_steps(tmp_path, capsys)
     assert {line["dimension"] for line in lines} == {"8", "10"}
     assert {line["problem"] for line in lines} == {"0", "1"}
     assert {line["steps"] for line in lines} == {"3"}
+
+
+def test_the_mixture_of_flat_weights_is_a_protocol_of_its_own(tmp_path, capsys):
+    options = {"steps": 2, "draws": 4, "problems": 1, "dimensions": [8], "measurements": [1], "peers": False}
+    both = ["flat-mixture", "mixture"]
+    squared, flat = run_posterior(["ddrm"], protocols=both, **options, output=tmp_path, progress=False)
+    assert "Mixture of 25 Gaussians of flat weights" in flat.markdown()
+    assert "Mixture of 25 Gaussians:" in squared.markdown()
+    distances = [[record["distance"] for record in table.records] for table in (squared, flat)]
+    assert distances[0] != distances[1]
+    assert (tmp_path / "flat-mixture.csv").exists()
+    assert (tmp_path / "mixture.csv").exists()
+    capsys.readouterr()
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     known = parser.add_argument_group("with --posterior")
     known.add_argument(
-        "--protocols", nargs="+", metavar="NAME", help="gaussian, mixture or both (default: both)"
+        "--protocols",
+        nargs="+",
+        metavar="NAME",
+        help="some of gaussian, mixture and flat-mixture (default: gaussian mixture)",
     )
     known.add_argument("--draws", type=int, help="draws of each posterior (default: 4000 and 1000)")
     known.add_argument("--problems", type=int, help="measurements of each kind (default: 3 and 8)")

@@ -35,13 +35,13 @@ __all__ = [
     "sliced_wasserstein",
 ]
 
-PROTOCOLS = ("gaussian", "mixture")
+PROTOCOLS = ("gaussian", "mixture", "flat-mixture")
 
 
 def run_posterior(
     methods: Sequence[str] | None = None,
     *,
-    protocols: Sequence[str] = PROTOCOLS,
+    protocols: Sequence[str] = PROTOCOLS[:2],
     peers: bool = True,
     steps: int | None = None,
     draws: int | None = None,
@@ -57,7 +57,8 @@ def run_posterior(
     Args:
         methods: Names, with options after a colon (``"tds:particles=64"``); all methods by default, TDS with four
             particles for the Gaussian, under which its twist is exact.
-        protocols: ``"gaussian"``, ``"mixture"``, or both.
+        protocols: Some of ``"gaussian"``, ``"mixture"``, and ``"flat-mixture"``, whose components have weights that
+            are more alike; the first two by default.
         peers: Whether other packages take part, where they are installed.
         steps: Number of steps for all. By default the Gaussian is done twice, with 200 steps and with each
             method's own default, and the mixture with the latter.
@@ -66,8 +67,8 @@ def run_posterior(
         dimensions: Of the mixture.
         measurements: Numbers of values measured, of the mixture.
         seed: Of problems and draws.
-        output: A folder for ``table.md``, which is what is printed, and for ``gaussian.csv`` and ``mixture.csv``, which
-            hold every single figure.
+        output: A folder for ``table.md``, which is what is printed, and for ``gaussian.csv`` and ``mixture.csv`` (named
+            as the protocols), which hold every single figure.
         progress: Show a bar.
 
     Returns:
@@ -111,9 +112,11 @@ def run_posterior(
                 gaussian_protocol([*few, *others], each, **common)
                 for each in ((200, None) if steps is None else (steps,))
             ]
-        if "mixture" in protocols:
-            sizes: dict[str, Any] = {"dimensions": dimensions, "measurements": measurements}
-            tables["mixture"] = [mixture_protocol([*contenders, *others], steps, **sizes, **common)]
+        sizes: dict[str, Any] = {"dimensions": dimensions, "measurements": measurements}
+        for name, flat in (("mixture", False), ("flat-mixture", True)):
+            if name in protocols:
+                everyone = [*contenders, *others]
+                tables[name] = [mixture_protocol(everyone, steps, flat=flat, **sizes, **common)]
     for name, some in tables.items():
         if output is not None:
             whole = Table("", [], records=[record for each in some for record in each.records])

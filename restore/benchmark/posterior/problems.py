@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,7 +59,7 @@ def correlated_gaussian(
     return _measured(prior, operator, image, noise, generator)
 
 
-def mixture(seed: int = 0, *, dimension: int = 8, measurements: int = 1) -> KnownProblem:
+def mixture(seed: int = 0, *, dimension: int = 8, measurements: int = 1, flat: bool = False) -> KnownProblem:
     """The mixture of 25 Gaussians of *Monte Carlo guided Diffusion for Bayesian linear inverse problems*, 2023.
 
     As in the paper (arXiv:2308.07983) and its code: the means are ``(8 i, 8 j)`` with ``i, j`` in -2 ... 2, repeated
@@ -70,6 +71,8 @@ def mixture(seed: int = 0, *, dimension: int = 8, measurements: int = 1) -> Know
         seed: Of the weights, the matrix, the noise and the image.
         dimension: Number of values of the image, even.
         measurements: Number of values measured.
+        flat: Draw the weights evenly from all that sum to 1, instead: fewer of them are nearly 0, so that more
+            components fit a measurement.
 
     Raises:
         ValueError: If the dimension is odd, or there are more measurements than dimensions.
@@ -79,15 +82,17 @@ def mixture(seed: int = 0, *, dimension: int = 8, measurements: int = 1) -> Know
             f"expected an even dimension and at most as many measurements; got {dimension} and {measurements}"
         )
     generator = torch.Generator().manual_seed(stream_seed(seed, dimension, measurements))
-    random = {"generator": generator, "dtype": torch.float64}
+    random: dict[str, Any] = {"generator": generator, "dtype": torch.float64}
     centres = 8 * torch.cartesian_prod(torch.arange(-2, 3), torch.arange(-2, 3)).double()
     means = centres.repeat(1, dimension // 2).reshape(25, 1, 1, dimension)
-    weights = torch.randn(25, **random) ** 2  # type: ignore[call-overload]
+    draw = torch.rand if flat else torch.randn
+    weights = draw(25, **random)
+    weights = -weights.log() if flat else weights**2
     prior = GaussianMixturePrior(weights / weights.sum(), means, 1.0)
-    entries = torch.randn(measurements, dimension, **random)  # type: ignore[call-overload]
+    entries = torch.randn(measurements, dimension, **random)
     left, _, right = torch.linalg.svd(entries, full_matrices=False)
-    values = torch.rand(measurements, **random)  # type: ignore[call-overload]
-    noise = float(torch.rand(1, **random) * values.max())  # type: ignore[call-overload]
+    values = torch.rand(measurements, **random)
+    noise = float(torch.rand(1, **random) * values.max())
     operator = Matrix((left * values.sort(descending=True).values) @ right)
     image = prior.distribution.sample(1, stream_seed(seed, dimension, measurements, 1))
     return _measured(prior, operator, image, noise, generator)

@@ -106,6 +106,7 @@ def mixture_protocol(
     measurements: Sequence[int] = (1, 2, 4),
     draws: int = 1000,
     problems: int = 8,
+    flat: bool = False,
     slices: int = 10_000,
     seed: int = 0,
     advance: Callable[[], object] = lambda: None,
@@ -121,6 +122,8 @@ def mixture_protocol(
         measurements: Numbers of values measured, ``d_y``.
         draws: Number of draws in each set.
         problems: Number of random problems of each kind.
+        flat: Whether the components' weights are drawn evenly from all that sum to 1; otherwise, they are squares of
+            normal numbers, of which more are small.
         slices: Number of directions of the distance.
         seed: Of the problems and the draws.
         advance: Called after each contender's run on a problem.
@@ -129,7 +132,10 @@ def mixture_protocol(
         A table of means over the problems and their standard errors. The row of the exact draws is the floor.
     """
     kinds = [(d, m) for d in dimensions for m in measurements]
-    title = f"Mixture of 25 Gaussians: sliced Wasserstein distance, {draws} draws, {problems} problems"
+    weights = " of flat weights" if flat else ""
+    title = (
+        f"Mixture of 25 Gaussians{weights}: sliced Wasserstein distance, {draws} draws, {problems} problems"
+    )
     table = Table(title, ["method", "steps", *(f"d = {d}, d_y = {m}" for d, m in kinds)])
     everyone = [EXACT, PRIOR, *contenders]
     table.rows = [
@@ -140,7 +146,7 @@ def mixture_protocol(
         for i in range(
             seed, seed + problems
         ):  # One problem at a time: 800 dimensions have large covariances.
-            problem = mixture(i, dimension=dimension, measurements=count)
+            problem = mixture(i, dimension=dimension, measurements=count, flat=flat)
             exact = problem.posterior.sample(draws, stream_seed(i, 3))
             for contender in everyone:
                 found = distances[contender.name]
