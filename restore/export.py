@@ -71,7 +71,8 @@ def save_pipeline(prior: Prior, folder: str | Path) -> Path:
     uses it. A flow becomes a ``DDPMPipeline`` with a ``FlowMatchEulerDiscreteScheduler``, whose Euler steps are those
     of ``"ddim"`` if it takes all steps of the schedule; with fewer, it spaces them a little differently.
 
-    The format has no place for the description, the name and the tiles of a prior; they are not kept.
+    The format has no place for the description, the name, the tiles and the spectrum of a prior; they are not kept. (At
+    high noise, the pipeline asks the network where a prior with a spectrum does not.)
 
     Args:
         prior: A prior of a ``UNet2DModel``, for images in [-1, 1].

@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 import copy
 import math
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from restore import memory
 from restore.networks import about
 from restore.schedule import Schedule
+from restore.spectrum import Spectrum
 from restore.tiles import on_any_size
 
 Prediction = Literal["epsilon", "sample", "v_prediction", "flow_prediction"]
@@ -143,7 +145,8 @@ class Prior(BasePrior):
             ``trained_size`` where there is one, else about 512.
         overlap: How far neighbouring tiles overlap, in pixels; about an eighth of a tile by default.
         config: What describes the prior in its saved folder (name, data, licence, ...). With ``domain``
-            (e.g. ``"faces"``), a user is told that it knows nothing else.
+            (e.g. ``"faces"``), a user is told that it knows nothing else. With ``spectrum``, the Gaussian that
+            :class:`restore.spectrum.Spectrum` describes gives the estimate at high noise, see :meth:`with_spectrum`.
 
     Raises:
         TypeError: If the schedule is none.
@@ -197,6 +200,8 @@ class Prior(BasePrior):
             )
         self.tile, self.overlap = tile, overlap
         self.name = str(self.config.get("name", "prior"))
+        told = self.config.get("spectrum")
+        self.spectrum = Spectrum.from_config(told) if told is not None else None
         self.class_labels: Tensor | None = None
         self.autocast: torch.dtype | None = None
         self.backend: str | None = None
@@ -287,6 +292,19 @@ class Prior(BasePrior):
         """
         return self._with_network(memory.checkpointed(self.network))
 
+    def with_spectrum(self, spectrum: Spectrum | None) -> Prior:
+        """The same prior, with a Gaussian's estimate in place of the network's at high noise; None ends that.
+
+        Args:
+            spectrum: What the pictures that it was trained on have in common, ``Spectrum.of(pictures)``.
+        """
+        other = copy.copy(self)
+        other.config = {k: v for k, v in self.config.items() if k != "spectrum"}
+        if spectrum is not None:
+            other.config["spectrum"] = spectrum.to_config()
+        other.spectrum = spectrum
+        return other
+
     def compiled(self, backend: str = "inductor") -> Prior:
         """The same prior, with the network compiled (``torch.compile``).
 
@@ -350,7 +368,15 @@ class Prior(BasePrior):
         Returns:
             The estimate of the clean image, of the shape and dtype of ``x_t``.
         """
-        return self._estimate(x_t, t, self._sized(x_t, t, slice(x_t.shape[1])))
+        return self._combined(x_t, t, lambda: self._sized(x_t, t, slice(x_t.shape[1])))
+
+    def _combined(self, x_t: Tensor, t: float | Tensor, output: Callable[[], Tensor]) -> Tensor:
+        """``E[x_0 | x_t]`` from what the network predicts, and at high noise from the spectrum."""
+        if self.spectrum is None:
+            return self._estimate(x_t, t, output())
+        alpha, sigma = self.schedule(t)
+        x = x_t / per_image(alpha, x_t)
+        return self.spectrum.combined(x, sigma / alpha, lambda: self._estimate(x_t, t, output()))
 
     def _estimate(self, x_t: Tensor, t: float | Tensor, output: Tensor) -> Tensor:
         """``E[x_0 | x_t]`` from what the network predicts."""
@@ -405,7 +431,7 @@ class Prior(BasePrior):
         if not self.predicts_variance or self.channels != x_t.shape[1]:
             raise ValueError(f"the network of {self.name!r} predicts no variance")
         output, variance = self._sized(x_t, t).chunk(2, dim=1)
-        return self._estimate(x_t, t, output), variance.detach()
+        return self._combined(x_t, t, lambda: output), variance.detach()
 
     def _sized(self, x: Tensor, t: float | Tensor, channels: slice | None = None) -> Tensor:
         """The network's output on a picture of any size, or some of its channels."""

@@ -29,6 +29,7 @@ from restore.checkpoint.files import (
 from restore.files import write_atomically
 from restore.prior import Prior
 from restore.schedule import Schedule
+from restore.spectrum import Spectrum
 
 WEIGHTS = "model.safetensors"
 #: Where the weights' metadata has the configuration that they were saved with.
@@ -145,6 +146,8 @@ def load_native(folder: Path, config: dict[str, Any]) -> Prior:
         network = config["network"]
         check_depth(network.get("config", network), found, source)
         schedule = Schedule.from_config(config["schedule"])
+        if described.get("spectrum") is not None:
+            Spectrum.from_config(described["spectrum"])
         low, high = config["value_range"]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{source!r} describes nothing that can be built: {error}") from error

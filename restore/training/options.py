@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -27,7 +28,10 @@ class TrainingOptions:
         flip: Mirror half of the crops.
         scales: How many times a picture may be halved.
         per_octave: At how many sizes a picture is kept per halving: 2 adds those between, at factors of 1.41.
+        coarse: Weight of the error of mean colours, beside L_simple (see :func:`restore.training.coarse_loss`).
         dead_leaves: Share of the crops that come from synthetic dead-leaves pictures, below 1.
+        spectrum: At high noise, the trained prior estimates with a Gaussian of the crops' mean colour and spectrum, in
+            place of the network (see :class:`restore.spectrum.Spectrum`).
         seed: Seed of everything.
         save_every: Updates between checkpoints.
         sample_every: Updates between pictures of samples; 0 for none.
@@ -49,7 +53,9 @@ class TrainingOptions:
     flip: bool = True
     scales: int = 2
     per_octave: int = 1
+    coarse: float = 0.0
     dead_leaves: float = 0.0
+    spectrum: bool = False
     seed: int = 0
     save_every: int = 1000
     sample_every: int = 5000
@@ -65,6 +71,8 @@ class TrainingOptions:
             object.__setattr__(self, "crop", self.sides[0])
         if not 0 <= self.dead_leaves < 1:
             raise ValueError(f"dead_leaves must lie in [0, 1), not {self.dead_leaves}")
+        if not 0 <= self.coarse < math.inf:
+            raise ValueError(f"coarse must be at least 0, not {self.coarse}")
         if self.precision not in ("auto", "fp32", "bf16"):
             raise ValueError(f"precision must be 'auto', 'fp32' or 'bf16', not {self.precision!r}")
         if not 0 <= self.decay <= 1 or not 0 <= self.ema < 1:

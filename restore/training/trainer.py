@@ -18,11 +18,15 @@ from restore.data import Crops
 from restore.prior import Prior
 from restore.randomness import stream_seed
 from restore.schedule import Schedule
+from restore.spectrum import Spectrum
 from restore.training.devices import computes_in_bf16
 from restore.training.interruption import Interruption
 from restore.training.loss import EMA, simple_loss
 from restore.training.options import TrainingOptions
 from restore.training.state import LOG, STATE, Log, load_state, save_state
+
+#: Of how many crops the spectrum is taken.
+SPECTRUM_CROPS = 2000
 
 
 class Trainer:
@@ -74,6 +78,10 @@ class Trainer:
         )
 
         self._check(network)
+        self.spectrum: Spectrum | None = None
+        if options.spectrum:
+            generator = torch.Generator(self.device).manual_seed(stream_seed(options.seed, 2))
+            self.spectrum = Spectrum.of(crops.batch(SPECTRUM_CROPS, generator))
         network = network.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.optimizer = torch.optim.AdamW(
             network.parameters(),
@@ -187,7 +195,8 @@ class Trainer:
             # Processes exchange gradients once an update, with the last part; that is decided by the forward pass.
             with self.accelerator.no_sync(self._forward) if part < o.accumulate - 1 else nullcontext():
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                    loss = simple_loss(self._forward, x_0, self.schedule, generator) / o.accumulate
+                    loss = simple_loss(self._forward, x_0, self.schedule, generator, coarse=o.coarse)
+                    loss = loss / o.accumulate
                 self.accelerator.backward(loss)
             total += loss.detach()
         self.accelerator.clip_grad_norm_(self.network.parameters(), o.clip)
@@ -218,7 +227,8 @@ class Trainer:
 
     def prior(self) -> Prior:
         """The prior of the averaged weights as they are now (a copy)."""
-        return Prior(copy.deepcopy(self.ema.network), self.schedule, config=self.config)
+        prior = Prior(copy.deepcopy(self.ema.network), self.schedule, config=self.config)
+        return prior if self.spectrum is None else prior.with_spectrum(self.spectrum)
 
     def save(self) -> None:
         """Writes the state of the training and the prior; each file replaces its predecessor at once."""
