@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -352,6 +353,12 @@ def guarded(run: Callable[[], object]) -> int:
     """Runs something; a user's mistake is told in one line instead of a traceback. Returns the exit status."""
     try:
         run()
+        sys.stdout.flush()
+    except (
+        BrokenPipeError
+    ):  # ``restore methods | head``: who reads has seen enough. Nor is there a last flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

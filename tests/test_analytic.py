@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from toys import smooth_prior
@@ -57,6 +58,15 @@ def test_directions_without_variance_stay_at_the_mean():
         assert torch.isfinite(out).all()
         assert float(out[0, 0, 0, 0]) == pytest.approx(0.2)
     assert float(prior(torch.tensor([[[[0.9, 0.9]]]]), 0.0)[0, 0, 0, 1]) == pytest.approx(0.9)
+
+
+def test_numpy_arrays_are_taken():
+    """The same as torch's."""
+    covariance = np.array([[2.0, 0.5], [0.5, 1.0]])
+    one = GaussianPrior(np.zeros((1, 1, 2)), covariance)
+    other = GaussianPrior(torch.zeros(1, 1, 2), torch.from_numpy(covariance))
+    x_t = torch.ones(1, 1, 1, 2, dtype=torch.float64)
+    assert torch.equal(one(x_t, 0.3), other(x_t, 0.3))
 
 
 def test_another_schedule_is_used():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -168,6 +169,15 @@ def test_methods_are_listed_with_their_papers(capsys):
     printed = capsys.readouterr().out
     for method in restore.methods():
         assert f"{method.name}\n    {method.paper}" in printed
+
+
+def test_a_reader_that_has_seen_enough_is_not_complained_about():
+    """As ``restore methods | head -1``."""
+    command = [sys.executable, "-m", "restore", "methods"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        running.stdout.close()
+        assert running.stderr.read() == b""
+    assert running.returncode == 1
 
 
 def test_every_training_option_has_a_flag_with_a_description(capsys):

@@ -576,6 +576,11 @@ MISUSE = {
         ValueError,
         "sdedit needs a linear operator; got JPEG. Methods that will do: (?!.*(sdedit|repaint)).*dps",
     ),
+    "ddrm, not linear, with noise that is not what it lacks": (
+        {"method": "ddrm", "operator": Gamma(2.0), "noise": 0.1},
+        ValueError,
+        r"singular value decomposition; got Gamma\. Methods that will do: .*dps",
+    ),
     "repaint with noise": (
         {"method": "repaint", "operator": MASK, "noise": 0.1},
         ValueError,

@@ -79,6 +79,7 @@ class GaussianPrior(BasePrior):
     name = "gaussian"
 
     def __init__(self, mean: Tensor, covariance: Tensor, schedule: Schedule | None = None) -> None:
+        mean, covariance = torch.as_tensor(mean), torch.as_tensor(covariance)
         if mean.ndim != 3 or covariance.shape != (mean.numel(), mean.numel()):
             raise ValueError(
                 f"expected a mean (C, H, W) and a covariance (n, n) with n = C H W; "

@@ -70,7 +70,8 @@ def check_method(method: Method, operator: Operator, noise: Tensor, poisson: Poi
     lacking = suited(method, operator, noisy, poisson is not None)
     if lacking:
         able = [n for n, other in REGISTRY.items() if not suited(other, operator, noisy, poisson is not None)]
-        given = f"{type(operator).__name__}{' with noise' if noisy else ''}"
+        because = noisy and not {"noise-free", "svd-if-noisy"}.isdisjoint(method.needs)
+        given = f"{type(operator).__name__}{' with noise' if because else ''}"
         raise ValueError(
             f"{method.name} needs {' and '.join(lacking)}; got {given}. Methods that will do: {', '.join(able)}"
         )
