@@ -12,12 +12,14 @@ from operators import Grayscale
 from restore.images import to_batch
 from restore.methods import as_method
 from restore.solve.checks import whole_number
-from restore.tasks.settings import draws_of, solved
+from restore.tasks.settings import draws_of, prior_of, solved
 
 #: Colours are found for a picture whose shorter side is about this.
 COLOUR_SIZE = 96
-#: One picture is made of so many draws, in so many network calls each. More calls make draws of one hue.
+#: One picture is the most typical of so many draws, of so many network calls each. More calls make draws of one hue.
 DRAWS, CALLS = 16, 20
+#: A picture that is larger than the working size by less than this is not reduced.
+SMALLEST_REDUCTION = 1.5
 
 
 def colorize(
@@ -35,15 +37,15 @@ def colorize(
     that at once. Colours are therefore found for the picture reduced to about ``working_size``, and brought back to
     its full size along the edges of the luma (guided filter, *Guided Image Filtering*, He, Sun and Tang, 2010).
 
-    A single draw may be lucky with its colours or not, and the mean of many is pale where they disagree. Without
-    ``samples``, the result is the mean of ``draws`` of them, made as saturated as they are. (For the same reason,
-    *Colorful Image Colorization*, 2016, arXiv:1603.08511, takes an annealed mean of what its classifier offers.)
+    A single draw may be lucky with its colours or not, and the mean of many has one tint all over, since they agree on
+    little else. Without ``samples``, the result is the most typical of ``draws`` draws: the one that is nearest to
+    their mean.
 
     Args:
         image: The picture: numpy ``(H, W)``, PIL, torch ``(1, H, W)``, or a batch; of a colour picture
             the luma is taken.
         working_size: The shorter side of the reduced picture, in pixels; what is smaller is not reduced.
-        draws: Of how many draws one picture is made; 1 for a draw as it is. Each costs as many network calls.
+        draws: Of how many draws one is chosen; 1 for a draw as it is. Each costs as many network calls.
         method: A method; by default, ``"auto"`` chooses, for 20 calls. One that has no draws is run once.
         steps: Number of steps.
         **settings: Further arguments of :func:`restore.solve`.
@@ -66,31 +68,36 @@ def colorize(
         )
     working_size, draws = whole_number(working_size, "working_size"), whole_number(draws, "draws")
     samples, settings = draws_of(settings, batch, layout)
-    factor = max(1, round(min(luma.shape[-2:]) / working_size))
-    rows, columns = (max(1, round(n / factor)) for n in luma.shape[-2:])
-    small = luma if factor == 1 else F.interpolate(luma, (rows, columns), mode="area")
+    prior = prior_of(settings)
+    factor = min(luma.shape[-2:]) / working_size
+    small = luma if factor < SMALLEST_REDUCTION else _reduced(luma, factor, getattr(prior, "multiple", 1))
     automatic = str(method or "auto").lower() == "auto"
     drawn = samples or (draws if automatic or as_method(method or "auto").draws else None)
     if automatic and steps is None:
         steps = CALLS
-    found = solved(small, operator, method, drawn, steps=steps, **settings)
+    found = solved(small, operator, method, drawn, steps=steps, **{**settings, "prior": prior})
     chroma = found - operator(found)
     if samples is None:
-        chroma = _mean_as_saturated(chroma.unflatten(0, (drawn or 1, len(luma))))
+        chroma = _most_typical(chroma.unflatten(0, (drawn or 1, len(luma))))
     luma = luma.repeat(samples or 1, 1, 1, 1)
-    if factor > 1:
-        chroma = _along_edges(luma, chroma, factor)
+    if chroma.shape[-2:] != luma.shape[-2:]:
+        chroma = _along_edges(luma, chroma, max(1, round(factor)))
     return layout.restore(_in_gamut(luma, chroma, operator), samples=samples)
 
 
-def _mean_as_saturated(chroma: Tensor) -> Tensor:
-    """The mean ``(B, 3, h, w)`` of the chroma of draws ``(n, B, 3, h, w)``, times what it lacks of their saturation."""
+def _reduced(luma: Tensor, factor: float, multiple: int) -> Tensor:
+    """The luma at about its size over ``factor``, in sides that the network takes.
 
-    def saturation(x: Tensor) -> Tensor:
-        return x.square().mean((-3, -2, -1), keepdim=True).sqrt()
+    What it does not take is padded, and so small a picture would be padding by a tenth, where colours are made up.
+    """
+    sides = [multiple * max(1, round(n / factor / multiple)) for n in luma.shape[-2:]]
+    return F.interpolate(luma, sides, mode="area")
 
-    mean = chroma.mean(0)
-    return mean * (saturation(chroma).mean(0) / saturation(mean).clamp(min=1e-8))
+
+def _most_typical(chroma: Tensor) -> Tensor:
+    """Of draws ``(n, B, 3, h, w)``, for each of ``B`` pictures the one nearest to their mean, ``(B, 3, h, w)``."""
+    nearest = (chroma - chroma.mean(0)).square().mean((-3, -2, -1)).argmin(0)
+    return chroma[nearest, torch.arange(chroma.shape[1], device=chroma.device)]
 
 
 def _along_edges(luma: Tensor, chroma: Tensor, factor: int) -> Tensor:
