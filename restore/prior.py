@@ -190,6 +190,8 @@ class Prior(BasePrior):
         self.channels = channels if channels is not None else about.channels_of(network)
         self.multiple = multiple if multiple is not None else about.multiple_of(network)
         self.config = dict(config or {})
+        told = self.config.pop("spectrum", None)
+        self._spectrum = self._checked(Spectrum.from_config(told) if told is not None else None)
         if tile is None:  # At least three multiples, so that there is room for two overlaps.
             tile = self.multiple * max(3, math.ceil(max(self.trained_size or (512,)) / self.multiple))
         overlap = self.multiple * math.ceil(tile / 8 / self.multiple) if overlap is None else overlap
@@ -200,8 +202,6 @@ class Prior(BasePrior):
             )
         self.tile, self.overlap = tile, overlap
         self.name = str(self.config.get("name", "prior"))
-        told = self.config.get("spectrum")
-        self.spectrum = Spectrum.from_config(told) if told is not None else None
         self.class_labels: Tensor | None = None
         self.autocast: torch.dtype | None = None
         self.backend: str | None = None
@@ -295,15 +295,36 @@ class Prior(BasePrior):
     def with_spectrum(self, spectrum: Spectrum | None) -> Prior:
         """The same prior, with a Gaussian's estimate in place of the network's at high noise; None ends that.
 
+        It is for priors of pictures of many things, in any place; it knows nothing of places and of classes.
+
         Args:
             spectrum: What the pictures that it was trained on have in common, ``Spectrum.of(pictures)``.
+
+        Raises:
+            TypeError: If it is no spectrum.
+            ValueError: If it is of another number of channels, or the prior is conditional on a class.
         """
         other = copy.copy(self)
-        other.config = {k: v for k, v in self.config.items() if k != "spectrum"}
-        if spectrum is not None:
-            other.config["spectrum"] = spectrum.to_config()
-        other.spectrum = spectrum
+        other._spectrum = self._checked(spectrum)
         return other
+
+    @property
+    def spectrum(self) -> Spectrum | None:
+        """The Gaussian that gives the estimate at high noise, if there is one. See :meth:`with_spectrum`."""
+        return self._spectrum
+
+    def _checked(self, spectrum: Spectrum | None) -> Spectrum | None:
+        if spectrum is None:
+            return None
+        if not isinstance(spectrum, Spectrum):
+            raise TypeError(f"expected a Spectrum, such as Spectrum.of(pictures), or None; got {spectrum!r}")
+        if self.channels not in (None, len(spectrum.mean)):
+            raise ValueError(
+                f"the spectrum is of pictures of {len(spectrum.mean)} channels, the prior of {self.channels}"
+            )
+        if self.needs_labels:
+            raise ValueError("the prior is conditional on a class, of which a spectrum knows nothing")
+        return spectrum
 
     def compiled(self, backend: str = "inductor") -> Prior:
         """The same prior, with the network compiled (``torch.compile``).
@@ -375,8 +396,7 @@ class Prior(BasePrior):
         if self.spectrum is None:
             return self._estimate(x_t, t, output())
         alpha, sigma = self.schedule(t)
-        x = x_t / per_image(alpha, x_t)
-        return self.spectrum.combined(x, sigma / alpha, lambda: self._estimate(x_t, t, output()))
+        return self.spectrum.combined(x_t, alpha, sigma, lambda: self._estimate(x_t, t, output()))
 
     def _estimate(self, x_t: Tensor, t: float | Tensor, output: Tensor) -> Tensor:
         """``E[x_0 | x_t]`` from what the network predicts."""
@@ -463,6 +483,7 @@ class Prior(BasePrior):
         ]
         told += sorted({str(p.dtype).removeprefix("torch.") for p in parameters} - {"float32"})
         told += [f"autocast to {str(self.autocast).removeprefix('torch.')}"] if self.autocast else []
+        told += ["a spectrum at high noise"] if self.spectrum else []
         told += ["checkpointing"] if memory.is_checkpointed(self.network) else []
         told += ["compiled"] if self.backend else []
         return f"<Prior {self.name!r}: {', '.join(told)}>"

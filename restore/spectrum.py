@@ -1,7 +1,7 @@
 """What pictures have in common at any size: a mean colour, and a spectrum that falls with the frequency.
 
-At high noise only the coarsest of a picture can be told, and there pictures are about Gaussian. The best estimate is
-then known in closed form, and is better than a network's (*The Unreasonable Effectiveness of Gaussian Score
+At high noise only the coarsest of a picture can be told, and there photographs are about Gaussian. The best estimate is
+then known in closed form, and is better than that of a small network (*The Unreasonable Effectiveness of Gaussian Score
 Approximation for Diffusion Models and its Applications*, 2024, arXiv:2412.09726): in the loss that networks are trained
 with, the tint of a picture is one of thousands of numbers, and what they get wrong of it at high noise is multiplied by
 the noise (*Easing Color Shifts in Score-Based Diffusion Models*, 2023, arXiv:2306.15832).
@@ -9,6 +9,7 @@ the noise (*Easing Color Shifts in Score-Based Diffusion Models*, 2023, arXiv:23
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
@@ -18,8 +19,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: How many frequencies along each side are estimated; at high noise, those beyond are not to be told from the mean.
+#: How many frequencies along each side are estimated. Those beyond are about the mean colour where it has its say.
 FREQUENCIES = 64
+
+#: The smallest pictures that a spectrum can be measured of, in pixels: so many frequencies are measured.
+MEASURED = 16
+
+#: Pictures are refused whose mean picture, its colour apart, has a larger share of what is coarse in them.
+MOST_ALIGNED = 0.2
 
 
 @dataclass(frozen=True)
@@ -30,21 +37,28 @@ class Spectrum:
     coefficients of the cosine transform are independent, and their deviation is a power of the frequency. It is
     counted in half periods per picture, since pictures look alike whatever their number of pixels.
 
+    It knows nothing of places and of classes: it is for random crops of pictures of many things. Of faces that are all
+    in one place, or digits, a network knows much more at any noise.
+
     Attributes:
         mean: The mean colour, ``C`` numbers in the prior's own units.
         directions: ``C`` directions of colour, orthogonal, each of length 1.
         tint: In each direction, the standard deviation of a picture's mean.
         amplitude: In each direction, the standard deviation of what varies once, over half a period.
         slope: In each direction, the power with which it falls with the frequency.
-        begin: The noise-to-signal ratio from which on it has a say.
-        end: The one from which on the network is not asked.
+        begin: The noise, ``sigma / alpha`` in the prior's own units, from which on it has a say.
+        end: That from which on the network is not asked.
+
+    Raises:
+        ValueError: If numbers are not finite, of several numbers of channels, or negative deviations; if the directions
+            are not orthogonal, or ``begin`` and ``end`` not in order.
 
     Example:
         >>> pictures = torch.rand(50, 3, 16, 16, generator=torch.Generator().manual_seed(0)) + 2
         >>> spectrum = Spectrum.of(pictures)
         >>> [round(value, 1) for value in spectrum.mean]
         [2.5, 2.5, 2.5]
-        >>> spectrum.estimate(torch.zeros(1, 3, 8, 8), 1e6).mean().round(decimals=1)
+        >>> spectrum.estimate(torch.zeros(1, 3, 8, 8), alpha=1e-6, sigma=1.0).mean().round(decimals=1)
         tensor(2.5000)
     """
 
@@ -56,46 +70,78 @@ class Spectrum:
     begin: float = 8.0
     end: float = 24.0
 
+    def __post_init__(self) -> None:
+        each = {name: getattr(self, name) for name in ("mean", "tint", "amplitude", "slope")}
+        channels = len(self.mean)
+        if not channels or any(
+            len(row) != channels for row in (*each.values(), *self.directions, self.directions)
+        ):
+            raise ValueError(f"expected a spectrum of one number of channels throughout, got {self}")
+        if not all(map(math.isfinite, (v for row in (*each.values(), *self.directions) for v in row))):
+            raise ValueError(f"expected a spectrum of finite numbers, got {self}")
+        rows = torch.tensor(self.directions, dtype=torch.float64)
+        if (rows @ rows.mT - torch.eye(channels)).abs().max() > 1e-4:
+            raise ValueError(f"expected orthogonal directions of length 1, got {self.directions}")
+        if min(*self.tint, *self.amplitude) < 0:
+            raise ValueError(f"expected deviations of at least 0, got {self.tint} and {self.amplitude}")
+        if not 0 < self.begin < self.end < math.inf:
+            raise ValueError(f"expected 0 < begin < end, got {self.begin} and {self.end}")
+
     @classmethod
     def of(cls, pictures: Tensor, begin: float = 8.0, end: float = 24.0) -> Spectrum:
         """The spectrum of pictures.
 
         Args:
-            pictures: ``(N, C, H, W)``, some hundreds, of sides of at least 16 pixels.
-            begin: See the class.
-            end: See the class.
+            pictures: ``(N, C, H, W)`` in the prior's own units, some hundreds, of sides of at least 16 pixels.
+            begin: See the class. The defaults are for pictures in [-1, 1].
+            end: The same.
 
         Raises:
-            ValueError: If they are fewer than 2, or smaller.
+            ValueError: If they are fewer than 2, smaller, not finite, or so much alike in every place that a
+                Gaussian without places is no model of them.
         """
-        if pictures.ndim != 4 or len(pictures) < 2 or min(pictures.shape[-2:]) < 16:
+        if pictures.ndim != 4 or len(pictures) < 2 or min(pictures.shape[-2:]) < MEASURED:
             raise ValueError(
-                f"expected at least 2 pictures (N, C, H, W) of sides of at least 16 pixels, "
+                f"expected at least 2 pictures (N, C, H, W) of sides of at least {MEASURED} pixels, "
                 f"got {tuple(pictures.shape)}"
             )
-        x = pictures.detach().cpu().double()
-        means = x.mean((-2, -1))
-        mean = means.mean(0)
-        centred = x - mean[:, None, None]
-        _, directions = torch.linalg.eigh(torch.einsum("nchw,ndhw->cd", centred, centred))
-        modes = _transform(torch.einsum("dc,nchw->ndhw", directions.mT, centred), 16)
-        power = modes.square().mean(0) / (x.shape[-2] * x.shape[-1])
-        frequency = _frequencies(*x.shape[-2:], 16).double()
-        inside = (frequency >= 1) & (frequency < 16)
+        if not torch.isfinite(pictures).all():
+            raise ValueError("expected pictures of finite numbers; some are not")
+        parts = [part.detach().cpu().double() for part in pictures.split(128)]
+        count, height, width = len(pictures), *pictures.shape[-2:]
+        mean = torch.stack([part.mean((-2, -1)).sum(0) for part in parts]).sum(0) / count
+        colour = mean[:, None, None]
+        covariance = sum(torch.einsum("nchw,ndhw->cd", part - colour, part - colour) for part in parts)
+        directions = torch.linalg.eigh(covariance)[1].mT
+        total = power = torch.zeros(())
+        for part in parts:
+            modes = _transform(torch.einsum("dc,nchw->ndhw", directions, part - colour), MEASURED)
+            total, power = total + modes.sum(0), power + modes.square().sum(0)
+        total, power = total / count, power / count
+        aligned = float(
+            (total[..., :4, :4].square().sum() / power[..., :4, :4].sum().clamp(min=1e-12)).clamp(max=1)
+        )
+        if aligned - 1 / count > MOST_ALIGNED:
+            raise ValueError(
+                f"{aligned:.0%} of what is coarse in these pictures is the same in all, as in faces that are all in "
+                f"one place: a network knows them better than a spectrum at any noise; do without one"
+            )
+        frequency = _frequencies(height, width, MEASURED)
+        inside = (frequency >= 1) & (frequency < MEASURED)
         # A line through log(deviation) over log(frequency): there are more of the high frequencies, which weigh less.
         log, weight = frequency[inside].log(), 1 / frequency[inside]
         centre = (weight * log).sum() / weight.sum()
         tint, amplitude, slope = [], [], []
-        for each in power:
+        for each in power / (height * width):
             value = each[inside].clamp(min=1e-12).log() / 2
             level = (weight * value).sum() / weight.sum()
             fall = -(weight * (log - centre) * value).sum() / (weight * (log - centre) ** 2).sum()
-            tint.append(float(each[0, 0].sqrt()))
-            amplitude.append(float((level + fall * centre).exp()))
-            slope.append(float(fall))
+            tint.append(each[0, 0].sqrt())
+            amplitude.append((level + fall * centre).exp())
+            slope.append(fall)
         return cls(
             mean=_rounded(mean),
-            directions=tuple(_rounded(row) for row in directions.mT),
+            directions=tuple(_rounded(row) for row in directions),
             tint=_rounded(tint),
             amplitude=_rounded(amplitude),
             slope=_rounded(slope),
@@ -108,79 +154,95 @@ class Spectrum:
         """The spectrum that :meth:`to_config` told.
 
         Raises:
-            ValueError: If a part is missing, of another kind, or of another number of channels.
+            ValueError: If a part is missing, of another kind, or makes no sense.
         """
+
+        def numbers(values: Any) -> tuple[float, ...]:
+            if not isinstance(values, (list, tuple)) or not all(map(_is_number, values)):
+                raise TypeError(f"expected a list of numbers, not {values!r}")
+            return tuple(map(float, values))
+
         try:
-            parts = {f.name: config[f.name] for f in fields(cls)}
-            channels = len(parts["mean"])
-            rows = [*parts["directions"], *(parts[name] for name in ("tint", "amplitude", "slope"))]
-            lists = {name: tuple(map(float, parts[name])) for name in ("mean", "tint", "amplitude", "slope")}
-            directions = tuple(tuple(map(float, row)) for row in parts["directions"])
-            begin, end = float(parts["begin"]), float(parts["end"])
+            lists = {name: numbers(config[name]) for name in ("mean", "tint", "amplitude", "slope")}
+            directions = tuple(numbers(row) for row in config["directions"])
+            (begin, end) = numbers([config["begin"], config["end"]])
+            return cls(directions=directions, begin=begin, end=end, **lists)
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{config!r} describes no spectrum: {error}") from error
-        numbers = [v for row in (*lists.values(), *directions) for v in row]
-        if any(len(row) != channels for row in rows) or len(directions) != channels:
-            raise ValueError(
-                f"{config!r} describes no spectrum: its parts are of several numbers of channels"
-            )
-        if not all(map(math.isfinite, numbers)) or not 0 < begin < end < math.inf:
-            raise ValueError(f"{config!r} describes no spectrum: expected numbers, and 0 < begin < end")
-        return cls(lists["mean"], directions, lists["tint"], lists["amplitude"], lists["slope"], begin, end)
+            raise ValueError(f"spectrum describes nothing that can be built: {error}") from error
 
     def to_config(self) -> dict[str, Any]:
         """The spectrum as JSON can tell it."""
         told = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {**told, **{k: list(v) for k, v in told.items() if isinstance(v, tuple)}}
+        plain: dict[str, Any] = json.loads(json.dumps(told))
+        return plain
 
-    def estimate(self, x: Tensor, noise: float | Tensor) -> Tensor:
-        """The posterior mean of a picture, given it with white noise.
+    def estimate(self, x_t: Tensor, alpha: float | Tensor, sigma: float | Tensor) -> Tensor:
+        """``E[x_0 | x_t]`` of the Gaussian.
 
         Args:
-            x: The picture with noise, ``x_t / alpha``, ``(B, C, H, W)``.
-            noise: Its standard deviation, ``sigma / alpha``; a number, or one per image ``(B,)``.
+            x_t: Noisy state ``(B, C, H, W)``, the picture times ``alpha`` and white noise times ``sigma``.
+            alpha: A number, or one per image ``(B,)``.
+            sigma: The same.
 
         Returns:
             ``(B, C, H, W)``.
+
+        Raises:
+            ValueError: If the state has another number of channels.
         """
-        height, width = x.shape[-2:]
-        mean = x.new_tensor(self.mean)[:, None, None]
-        directions = x.new_tensor(self.directions)
-        modes = _transform(torch.einsum("dc,nchw->ndhw", directions, x - mean), FREQUENCIES)
+        if x_t.ndim != 4 or x_t.shape[1] != len(self.mean):
+            raise ValueError(
+                f"expected a state (B, {len(self.mean)}, H, W): the spectrum is of pictures of {len(self.mean)} "
+                f"channels; got {tuple(x_t.shape)}"
+            )
+        height, width = x_t.shape[-2:]
+        x = x_t.to(
+            torch.promote_types(x_t.dtype, torch.float32)
+        )  # Powers of large pictures overflow half precision.
+        a, s = (v.to(x).reshape(-1, 1, 1, 1) if isinstance(v, Tensor) else v for v in (alpha, sigma))
+        mean, directions = x.new_tensor(self.mean)[:, None, None], x.new_tensor(self.directions)
+        modes = _transform(torch.einsum("dc,nchw->ndhw", directions, x - a * mean), FREQUENCIES)
         frequency = _frequencies(height, width, FREQUENCIES).to(x)
         tint, amplitude, slope = (
             x.new_tensor(v)[:, None, None] for v in (self.tint, self.amplitude, self.slope)
         )
         deviation = torch.where(frequency == 0, tint, amplitude * frequency.clamp(min=1e-9) ** -slope)
         variance = height * width * deviation**2
-        noise = noise.to(x).reshape(-1, 1, 1, 1) if isinstance(noise, Tensor) else noise
-        modes = modes * (variance / (variance + noise**2))
-        return mean + torch.einsum("dc,ndhw->nchw", directions, _inverse(modes, height, width))
+        modes = modes * (a * variance / (a**2 * variance + s**2 + 1e-30))
+        estimate = mean + torch.einsum("dc,ndhw->nchw", directions, _inverse(modes, height, width))
+        return estimate.to(x_t.dtype)
 
-    def share(self, noise: float | Tensor) -> float | Tensor:
-        """What share of the estimate is the spectrum's, in [0, 1], at noise-to-signal ratios."""
-        reach = math.log(self.end / self.begin)
-        if isinstance(noise, Tensor):
-            return ((noise / self.begin).log() / reach).clamp(0, 1)
-        return min(1.0, max(0.0, math.log(max(noise, 1e-30) / self.begin) / reach))
+    def share(self, alpha: float | Tensor, sigma: float | Tensor) -> Tensor:
+        """What share of the estimate is the spectrum's, in [0, 1]; of the shape of ``alpha``, float64."""
+        a, s = (torch.as_tensor(v, dtype=torch.float64) for v in (alpha, sigma))
+        noise = (s.clamp(min=1e-30) / a.clamp(min=1e-30)) / self.begin
+        return (noise.log() / math.log(self.end / self.begin)).clamp(0, 1)
 
-    def combined(self, x: Tensor, noise: float | Tensor, network: Callable[[], Tensor]) -> Tensor:
+    def combined(
+        self, x_t: Tensor, alpha: float | Tensor, sigma: float | Tensor, network: Callable[[], Tensor]
+    ) -> Tensor:
         """The network's estimate at low noise, the spectrum's at high, and a mean of both between.
 
         Args:
-            x: ``x_t / alpha``, ``(B, C, H, W)``.
-            noise: ``sigma / alpha``; a number, or one per image ``(B,)``.
+            x_t: As in :meth:`estimate`.
+            alpha: The same.
+            sigma: The same.
             network: Gives the network's estimate; not called where that has no share.
         """
-        share = self.share(noise)
-        least, most = (share, share) if not isinstance(share, Tensor) else (share.min(), share.max())
-        if most <= 0:
+        share = self.share(alpha, sigma)
+        if share.max() <= 0:
             return network()
-        own = self.estimate(x, noise)
-        if least >= 1:
+        own = self.estimate(x_t, alpha, sigma)
+        if share.min() >= 1:
             return own
-        share = share.to(x).reshape(-1, 1, 1, 1) if isinstance(share, Tensor) else share
-        return share * own + (1 - share) * network()
+        share = share.to(own).reshape(-1, 1, 1, 1)
+        # Chosen, not weighed, at the ends: where one has no share, it need not be finite.
+        other = torch.where(share < 1, network(), own)
+        return torch.where(share > 0, share * own + (1 - share) * other, other)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _rounded(values: Iterable[Any]) -> tuple[float, ...]:
@@ -190,10 +252,11 @@ def _rounded(values: Iterable[Any]) -> tuple[float, ...]:
 @lru_cache(maxsize=32)
 def _cosines(size: int, count: int) -> Tensor:
     """The first rows of the orthonormal cosine transform (DCT-II), ``(count, size)`` float64."""
-    at = (torch.arange(size, dtype=torch.float64) + 0.5) * math.pi / size
-    rows = torch.cos(torch.arange(min(count, size), dtype=torch.float64)[:, None] * at)
-    rows *= math.sqrt(2 / size)
-    rows[0] *= math.sqrt(0.5)
+    with torch.inference_mode(False):  # It is kept, and may be needed for a gradient later.
+        at = (torch.arange(size, dtype=torch.float64) + 0.5) * math.pi / size
+        rows = torch.cos(torch.arange(min(count, size), dtype=torch.float64)[:, None] * at)
+        rows *= math.sqrt(2 / size)
+        rows[0] *= math.sqrt(0.5)
     return rows
 
 
@@ -211,7 +274,8 @@ def _inverse(modes: Tensor, height: int, width: int) -> Tensor:
 @lru_cache(maxsize=32)
 def _frequencies(height: int, width: int, count: int) -> Tensor:
     """Half periods of each coefficient over a square of as many pixels, ``(count, count)`` float64."""
-    side = math.sqrt(height * width)
-    rows = torch.arange(min(count, height), dtype=torch.float64) * side / height
-    columns = torch.arange(min(count, width), dtype=torch.float64) * side / width
-    return torch.hypot(rows[:, None], columns)
+    with torch.inference_mode(False):
+        side = math.sqrt(height * width)
+        rows = torch.arange(min(count, height), dtype=torch.float64) * side / height
+        columns = torch.arange(min(count, width), dtype=torch.float64) * side / width
+        return torch.hypot(rows[:, None], columns)

@@ -372,6 +372,7 @@ def test_the_trainer_uses_the_learning_rate(crops, tmp_path):
         ({"crop": "64-128"}, "several like '64,96,128', not '64-128'"),
         ({"per_octave": 0}, "per_octave must be at least 1"),
         ({"coarse": -0.5}, "coarse must be at least 0, not -0.5"),
+        ({"spectrum": True, "crop": 8}, "a spectrum is measured of crops of at least 16 pixels, not 8"),
         ({"coarse": math.inf}, "coarse must be at least 0, not inf"),
         ({"dead_leaves": 1.0}, r"dead_leaves must lie in \[0, 1\)"),
         ({"dead_leaves": -0.1}, r"dead_leaves must lie in \[0, 1\)"),
@@ -394,6 +395,10 @@ def test_the_coarse_loss_is_the_error_of_mean_colours():
     assert float(coarse_loss(error)) == pytest.approx(float(sum(means)) / 3)
     assert float(coarse_loss(error - error.mean((-2, -1), keepdim=True))) < float(coarse_loss(error))
     assert float(coarse_loss(torch.full((1, 1, 2, 3), 2.0))) == 4  # Smaller than a block.
+    last = torch.zeros(1, 1, 24, 24)
+    last[..., 16:, :] = 1.0  # In blocks that are not whole.
+    blocks, whole = (1 / 3, 1 / 2), 1 / 9
+    assert float(coarse_loss(last)) == pytest.approx((sum(blocks) + whole) / 3)
 
 
 def test_the_coarse_loss_is_that_of_the_estimate():
@@ -401,10 +406,8 @@ def test_the_coarse_loss_is_that_of_the_estimate():
     x_0, schedule = torch.zeros(200, 1, 8, 8), Schedule.linear()
 
     def loss(coarse, wrong=0.1):
-        def network(x_t, step):
-            return (x_t - column(schedule(step / 1000)[0].float(), x_t) * x_0) / column(
-                schedule(step / 1000)[1].float(), x_t
-            ) + wrong
+        def network(x_t, step):  # There is no picture: all is noise.
+            return x_t / column(schedule((step.double() + 1) / 1000)[1].float(), x_t) + wrong
 
         return float(simple_loss(network, x_0, schedule, seeded(2), coarse=coarse))
 

@@ -91,7 +91,10 @@ def contenders(
 
 
 class CountedPrior(BasePrior):
-    """A prior that counts the pictures that go through it; else the same."""
+    """A prior that counts the pictures that go through it; else the same.
+
+    Where a spectrum answers, at high noise, its network is not asked, and the call counts all the same.
+    """
 
     _count: list[int]  # Shared by all copies, such as those on another device.
 

@@ -206,7 +206,7 @@ def centre(path: Path, size: int) -> Tensor:
 
 
 def fingerprint(prior: BasePrior) -> str:
-    """A prior's name and, for a network, eight digits that change with its weights.
+    """A prior's name and, for a network, eight digits that change with its weights and its spectrum.
 
     Example:
         >>> fingerprint(load_prior("photo")).startswith("photo-")
@@ -215,6 +215,8 @@ def fingerprint(prior: BasePrior) -> str:
     if not isinstance(prior, Prior):
         return prior.name
     digest = hashlib.sha256(f"{prior.prediction} {prior.schedule} {prior.value_range}".encode())
+    if prior.spectrum is not None:
+        digest.update(repr(prior.spectrum).encode())
     for name, tensor in sorted(prior.network.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -29,7 +29,6 @@ from restore.checkpoint.files import (
 from restore.files import write_atomically
 from restore.prior import Prior
 from restore.schedule import Schedule
-from restore.spectrum import Spectrum
 
 WEIGHTS = "model.safetensors"
 #: Where the weights' metadata has the configuration that they were saved with.
@@ -68,6 +67,7 @@ def save_prior(prior: Prior, folder: str | Path, *, dtype: torch.dtype | None = 
         "value_range": list(prior.value_range),
         "tile": prior.tile,
         "overlap": prior.overlap,
+        **({"spectrum": prior.spectrum.to_config()} if prior.spectrum is not None else {}),
     }
     told = json.dumps(config)
     metadata = {
@@ -146,8 +146,6 @@ def load_native(folder: Path, config: dict[str, Any]) -> Prior:
         network = config["network"]
         check_depth(network.get("config", network), found, source)
         schedule = Schedule.from_config(config["schedule"])
-        if described.get("spectrum") is not None:
-            Spectrum.from_config(described["spectrum"])
         low, high = config["value_range"]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{source!r} describes nothing that can be built: {error}") from error
@@ -157,7 +155,7 @@ def load_native(folder: Path, config: dict[str, Any]) -> Prior:
     try:
         sizes = {"tile": config["tile"], "overlap": config["overlap"]}
         return Prior(network, schedule, config["prediction"], (low, high), config=described, **sizes)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{source!r} describes nothing that can be built: {error}") from error
 
 

@@ -6,6 +6,8 @@ import math
 import re
 from dataclasses import dataclass
 
+from restore.spectrum import MEASURED
+
 
 @dataclass(frozen=True)
 class TrainingOptions:
@@ -28,10 +30,10 @@ class TrainingOptions:
         flip: Mirror half of the crops.
         scales: How many times a picture may be halved.
         per_octave: At how many sizes a picture is kept per halving: 2 adds those between, at factors of 1.41.
-        coarse: Weight of the error of mean colours, beside L_simple (see :func:`restore.training.coarse_loss`).
+        coarse: Weight of the error of mean colours, beside L_simple.
         dead_leaves: Share of the crops that come from synthetic dead-leaves pictures, below 1.
         spectrum: At high noise, the trained prior estimates with a Gaussian of the crops' mean colour and spectrum, in
-            place of the network (see :class:`restore.spectrum.Spectrum`).
+            place of the network: for pictures of many things, not for faces that are all in one place.
         seed: Seed of everything.
         save_every: Updates between checkpoints.
         sample_every: Updates between pictures of samples; 0 for none.
@@ -73,6 +75,11 @@ class TrainingOptions:
             raise ValueError(f"dead_leaves must lie in [0, 1), not {self.dead_leaves}")
         if not 0 <= self.coarse < math.inf:
             raise ValueError(f"coarse must be at least 0, not {self.coarse}")
+        if self.spectrum and self.sides[0] < MEASURED:
+            raise ValueError(
+                f"a spectrum is measured of crops of at least {MEASURED} pixels, not {self.sides[0]}: "
+                f"choose another crop"
+            )
         if self.precision not in ("auto", "fp32", "bf16"):
             raise ValueError(f"precision must be 'auto', 'fp32' or 'bf16', not {self.precision!r}")
         if not 0 <= self.decay <= 1 or not 0 <= self.ema < 1:

@@ -79,7 +79,7 @@ def load_state(
         )
     # A training that is older than an option went on as that option's default does.
     before = {f.name: f.default for f in fields(options) if f.default is not MISSING} | about["options"]
-    free = {"steps", "save_every", "sample_every", "validate_every", "compile", "spectrum"}
+    free = {"steps", "save_every", "sample_every", "validate_every", "compile"}
     now = asdict(options)
     changed = [k for k in now if k not in free and before[k] != now[k]]
     if changed:

@@ -25,7 +25,7 @@ from restore.training.loss import EMA, simple_loss
 from restore.training.options import TrainingOptions
 from restore.training.state import LOG, STATE, Log, load_state, save_state
 
-#: Of how many crops the spectrum is taken.
+#: Of how many crops of 64 pixels the spectrum is taken; of larger ones, of as many pixels.
 SPECTRUM_CROPS = 2000
 
 
@@ -81,7 +81,8 @@ class Trainer:
         self.spectrum: Spectrum | None = None
         if options.spectrum:
             generator = torch.Generator(self.device).manual_seed(stream_seed(options.seed, 2))
-            self.spectrum = Spectrum.of(crops.batch(SPECTRUM_CROPS, generator))
+            count = max(64, round(SPECTRUM_CROPS * min(1.0, (64 / crops.size) ** 2)))
+            self.spectrum = Spectrum.of(crops.batch(count, generator))
         network = network.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.optimizer = torch.optim.AdamW(
             network.parameters(),

@@ -36,12 +36,14 @@ __all__ = [
 ]
 
 PROTOCOLS = ("gaussian", "mixture", "flat-mixture")
+#: Those that are run where none is named.
+USUAL = ("gaussian", "mixture")
 
 
 def run_posterior(
     methods: Sequence[str] | None = None,
     *,
-    protocols: Sequence[str] = PROTOCOLS[:2],
+    protocols: Sequence[str] = USUAL,
     peers: bool = True,
     steps: int | None = None,
     draws: int | None = None,

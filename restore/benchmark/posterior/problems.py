@@ -85,9 +85,7 @@ def mixture(seed: int = 0, *, dimension: int = 8, measurements: int = 1, flat: b
     random: dict[str, Any] = {"generator": generator, "dtype": torch.float64}
     centres = 8 * torch.cartesian_prod(torch.arange(-2, 3), torch.arange(-2, 3)).double()
     means = centres.repeat(1, dimension // 2).reshape(25, 1, 1, dimension)
-    draw = torch.rand if flat else torch.randn
-    weights = draw(25, **random)
-    weights = -weights.log() if flat else weights**2
+    weights = _flat_weights(random) if flat else torch.randn(25, **random) ** 2
     prior = GaussianMixturePrior(weights / weights.sum(), means, 1.0)
     entries = torch.randn(measurements, dimension, **random)
     left, _, right = torch.linalg.svd(entries, full_matrices=False)
@@ -96,6 +94,11 @@ def mixture(seed: int = 0, *, dimension: int = 8, measurements: int = 1, flat: b
     operator = Matrix((left * values.sort(descending=True).values) @ right)
     image = prior.distribution.sample(1, stream_seed(seed, dimension, measurements, 1))
     return _measured(prior, operator, image, noise, generator)
+
+
+def _flat_weights(random: dict[str, Any]) -> Tensor:
+    """Exponential numbers: divided by their sum, they are even on the simplex (Dirichlet's distribution of ones)."""
+    return -torch.rand(25, **random).log()
 
 
 def _measured(
