@@ -22,7 +22,7 @@ from restore.benchmark.posterior import (
 )
 from restore.benchmark.posterior.peers import peer_contenders
 from restore.cli import main
-from restore.methods import REGISTRY
+from restore.methods import DDRM, REGISTRY
 
 
 def draw(*shape, seed=0):
@@ -225,7 +225,8 @@ def test_peers_that_are_installed_draw_or_say_what_they_need():
 
 def test_a_run_prints_its_tables_and_is_the_same_again(tmp_path, capsys):
     options = {"steps": 2, "draws": 4, "problems": 1, "dimensions": [8], "measurements": [1], "peers": False}
-    first, again = (run_posterior(["ddrm"], **options, output=tmp_path, progress=False) for _ in range(2))
+    first = run_posterior(["ddrm"], **options, output=tmp_path / "first", progress=False)
+    again = run_posterior(["ddrm"], **options, output=tmp_path, progress=False)
     printed = capsys.readouterr().out
     assert first[0].markdown() in printed
     assert "| ddrm " in printed
@@ -257,6 +258,18 @@ def test_the_command_takes_draws_problems_dimensions_and_steps(tmp_path, capsys)
     assert {line["steps"] for line in lines} == {"3"}
 
 
+def test_a_method_of_ones_own_takes_part(capsys):
+    class Mine(DDRM):
+        name = "mine"
+
+    options = {"steps": 2, "draws": 4, "problems": 1, "peers": False, "progress": False}
+    (table,) = run_posterior([Mine(), "ddrm"], protocols=["gaussian"], **options)
+    mine, theirs = ([r for r in table.records if r["method"] == name] for name in ("mine", "ddrm"))
+    assert [r["mean, missing"] for r in mine] == [r["mean, missing"] for r in theirs]
+    assert mine
+    capsys.readouterr()
+
+
 def test_the_mixture_of_flat_weights_is_a_protocol_of_its_own(tmp_path, capsys):
     options = {"steps": 2, "draws": 4, "problems": 1, "dimensions": [8], "measurements": [1], "peers": False}
     both = ["flat-mixture", "mixture"]
@@ -264,6 +277,8 @@ def test_the_mixture_of_flat_weights_is_a_protocol_of_its_own(tmp_path, capsys):
     assert "Mixture of 25 Gaussians of flat weights" in flat.markdown()
     assert "Mixture of 25 Gaussians:" in squared.markdown()
     distances = [[record["distance"] for record in table.records] for table in (squared, flat)]
+    expected = [mixture(0, flat=flat).noise for flat in (False, True)]
+    assert [table.records[0]["noise"] for table in (squared, flat)] == expected
     assert distances[0] != distances[1]
     assert (tmp_path / "flat-mixture.csv").exists()
     assert (tmp_path / "mixture.csv").exists()

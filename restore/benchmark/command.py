@@ -58,7 +58,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=Path,
         default=Path("benchmark"),
-        help="the folder for table, CSV and sheets; what is in it is not run again (default: benchmark)",
+        help="the folder for table, CSV and sheets; of pictures, what is in it is not run again, and a table of "
+        "posteriors is not overwritten (default: benchmark)",
     )
     parser.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")

@@ -13,6 +13,9 @@ from restore.methods.guided import FEW_NUMBERS, Guided, View, diagonal_log_densi
 from restore.prior import per_image
 from restore.samplers import DPMSolver, Sampler
 
+#: The most iterations for priors that are formulas, and for networks.
+EXACT, INEXACT = 10, 1
+
 
 @dataclass(kw_only=True)
 class MMPS(Guided):
@@ -26,7 +29,9 @@ class MMPS(Guided):
     pass through the network. Under a Gaussian prior this estimate is exact.
 
     Args:
-        iterations: The most iterations of conjugate gradients; each image stops where it has converged.
+        iterations: The most iterations of conjugate gradients; each image stops where it has converged. By default 10
+            for a prior in closed form, and 1 for a network: its Jacobian is neither symmetric nor positive, and
+            further iterations follow its errors.
         tolerance: The residual, relative to ``r``, at which it has.
         clip: See :class:`~restore.methods.guided.Guided`.
 
@@ -46,11 +51,11 @@ class MMPS(Guided):
     default_steps: ClassVar[int] = 100
     default_sampler: ClassVar[Sampler] = DPMSolver(eta=1.0)
 
-    iterations: int = 10
+    iterations: int | None = None
     tolerance: float = 0.01
 
     def __post_init__(self) -> None:
-        if self.iterations < 1 or not self.tolerance > 0:
+        if (self.iterations is not None and self.iterations < 1) or not self.tolerance > 0:
             raise ValueError(
                 f"iterations must be at least 1 and tolerance above 0, not {self.iterations} and {self.tolerance}"
             )
@@ -78,7 +83,7 @@ class MMPS(Guided):
             p = z = self.precondition(view, r)
             rho = inner(r, z)
             goal, active = self.tolerance**2 * rho, rho > 0
-            for _ in range(self.iterations):
+            for _ in range(self.iterations or (EXACT if self.prior.light else INEXACT)):
                 image = view.covariance(view.adjoint(p))
                 q = view.linear(image) + view.noise * p
                 curvature = inner(p, q)

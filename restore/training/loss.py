@@ -75,8 +75,9 @@ def coarse_loss(error: Tensor) -> Tensor:
     *simple diffusion: End-to-end diffusion for high resolution images*, 2023, arXiv:2301.11093; here it is one of the
     estimate of the picture, so that it counts where the mean colours are uncertain.
 
-    It was tried on the photo prior, late in its training and with weight 1: where sigma / alpha is 60, the error of mean
-    colours fell to a half, for 1 % more of L_simple. A spectrum (:class:`restore.spectrum.Spectrum`) does more there.
+    It was tried on the photo prior, late in its training and with weight 1: where sigma / alpha is 60, the error of
+    mean colours fell to a half, for 1 % more of L_simple. There, a spectrum (:class:`restore.spectrum.Spectrum`) does
+    more.
 
     Args:
         error: Estimates of the pictures, minus the pictures, ``(B, C, H, W)``.

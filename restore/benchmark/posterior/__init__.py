@@ -1,9 +1,9 @@
 """How near each method comes to a posterior that is known exactly.
 
-Two protocols. A correlated Gaussian picture, half of which is masked, tells whether mean and variance of the draws are
-right: see :func:`gaussian_protocol`. A mixture of 25 Gaussians, of which a few linear combinations are measured, tells
-whether a method finds the right modes in the right shares: see :func:`mixture_protocol`. Every draw is made by
-:func:`restore.solve`, as users make theirs.
+A correlated Gaussian picture, half of which is masked, tells whether mean and variance of the draws are right: see
+:func:`gaussian_protocol`. A mixture of 25 Gaussians, of which a few linear combinations are measured, tells whether a
+method finds the right modes in the right shares: see :func:`mixture_protocol`; its weights are drawn in one of two ways
+(two protocols). Every draw is made by :func:`restore.solve`, as users make theirs.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from restore.benchmark.posterior.protocols import gaussian_protocol, mixture_pro
 from restore.benchmark.posterior.tables import Table
 from restore.files import write_atomically
 from restore.methods import table as methods_table
+from restore.methods.base import Method
 
 __all__ = [
     "Contender",
@@ -41,7 +42,7 @@ USUAL = ("gaussian", "mixture")
 
 
 def run_posterior(
-    methods: Sequence[str] | None = None,
+    methods: Sequence[str | Method] | None = None,
     *,
     protocols: Sequence[str] = USUAL,
     peers: bool = True,
@@ -57,8 +58,8 @@ def run_posterior(
     """Runs the protocols and prints their tables.
 
     Args:
-        methods: Names, with options after a colon (``"tds:particles=64"``); all methods by default, TDS with four
-            particles for the Gaussian, under which its twist is exact.
+        methods: Names, with options after a colon (``"tds:particles=64"``), or methods, such as one of your own; all
+            methods by default, TDS with four particles for the Gaussian, under which its twist is exact.
         protocols: Some of ``"gaussian"``, ``"mixture"``, and ``"flat-mixture"``, whose components have weights that
             are more alike; the first two by default.
         peers: Whether other packages take part, where they are installed.
@@ -70,7 +71,7 @@ def run_posterior(
         measurements: Numbers of values measured, of the mixture.
         seed: Of problems and draws.
         output: A folder for ``table.md``, which is what is printed, and for ``gaussian.csv`` and ``mixture.csv`` (named
-            as the protocols), which hold every single figure.
+            as the protocols), which hold every single figure. Those of an earlier run there are not overwritten.
         progress: Show a bar.
 
     Returns:
@@ -78,6 +79,7 @@ def run_posterior(
 
     Raises:
         ValueError: If there is no such method or protocol, or a number is too small.
+        FileExistsError: If ``output`` holds the table of an earlier run.
         TypeError: If a method has no such option.
 
     Example:
@@ -91,6 +93,10 @@ def run_posterior(
     unknown = sorted(set(protocols) - set(PROTOCOLS))
     if unknown:
         raise ValueError(f"unknown protocol {unknown[0]!r}; known are {', '.join(PROTOCOLS)}")
+    if output is not None and (Path(output) / "table.md").exists():
+        raise FileExistsError(
+            f"{str(output)!r} holds the table of an earlier run: give another folder (-o), or remove it"
+        )
     for name, value, least in (("draws", draws, 2), ("problems", problems, 1), ("steps", steps, 1)):
         if value is not None and value < least:
             raise ValueError(f"{name} must be at least {least}, not {value}")

@@ -10,6 +10,7 @@ from torch import Tensor
 from restore.benchmark.names import name_and_options
 from restore.benchmark.posterior.problems import KnownProblem
 from restore.methods import as_method
+from restore.methods.base import Method
 from restore.solve import solve, suited
 
 
@@ -30,11 +31,12 @@ class Contender:
     draw: Callable[[KnownProblem, int, int, int], Tensor]
 
 
-def method_contender(text: str) -> Contender:
-    """A method of this package, drawn from through :func:`restore.solve`.
+def method_contender(text: str | Method) -> Contender:
+    """A method, drawn from through :func:`restore.solve`.
 
     Args:
         text: Its name, and options after a colon: ``"tds:particles=64,twist='mmps'"``. Words need no quotation marks.
+            Or a method itself, such as one of your own.
 
     Raises:
         ValueError: If there is no such method, or an option is not written ``name=value``.
@@ -44,8 +46,11 @@ def method_contender(text: str) -> Contender:
         >>> method_contender("dps:zeta=0.5").name
         'dps:zeta=0.5'
     """
-    name, options = name_and_options(text)
-    method = as_method(name, **options)
+    if isinstance(text, Method):
+        method, label = text, text.name
+    else:
+        name, options = name_and_options(text)
+        method, label = as_method(name, **options), text
 
     def lacking(problem: KnownProblem) -> str:
         if not method.draws:
@@ -67,4 +72,4 @@ def method_contender(text: str) -> Contender:
         )
         return drawn
 
-    return Contender(text, method.default_steps, lacking, draw)
+    return Contender(label, method.default_steps, lacking, draw)
