@@ -26,6 +26,7 @@ RECIPE = [
     "300",
     "--ema",
     "0.999",
+    "--spectrum",
 ]
 
 if __name__ == "__main__":

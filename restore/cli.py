@@ -323,7 +323,7 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     sub.add_argument(
         "--draws",
         type=_count,
-        help="without --samples: of how many draws the picture is made (default: 16; 1 is 16 times faster)",
+        help="without --samples: of how many draws the picture is the most typical (default: 16; 1 is 16 times faster)",
     )
 
     sub = command("sample", sample)

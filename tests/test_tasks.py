@@ -178,18 +178,27 @@ def test_one_picture_is_the_most_typical_of_the_draws(prior, photograph):
     options = {"prior": prior, "working_size": 96, "steps": 10, "seed": 0, "progress": False}
     drawn = restore.colorize(grey, samples=5, **options)
     one = restore.colorize(grey, draws=5, **options)
-    nearest = np.square(drawn - drawn.mean(0)).mean((1, 2, 3)).argmin()
-    np.testing.assert_allclose(one, drawn[nearest], atol=1e-4)
-    assert not np.allclose(drawn[nearest], drawn[nearest - 1], atol=1e-2)
-    np.testing.assert_allclose(restore.colorize(grey, draws=1, **options), drawn[0], atol=1e-4)
+    drawn, one = drawn - grey[..., None], one - grey[..., None]
+    nearest = drawn[np.square(drawn - drawn.mean(0)).mean((1, 2, 3)).argmin()]
+    saturation = np.sqrt(np.square(drawn).mean((1, 2, 3))).mean()
+    expected = nearest * saturation / np.sqrt(np.square(nearest).mean())
+    np.testing.assert_allclose(one, expected, atol=1e-2)  # But for what leaves [0, 1].
+    others = [each for each in drawn if each is not nearest and not np.array_equal(each, nearest)]
+    assert len(others) == 4
+    assert all(np.abs(one - expected).max() < 0.1 * np.abs(one - each).max() for each in others)
+    first = restore.colorize(grey, draws=1, **options) - grey[..., None]
+    np.testing.assert_allclose(first, drawn[0], atol=1e-4)
 
 
 def test_the_most_typical_draw_of_each_picture():
     red = torch.tensor([1.0, -0.5, -0.1]).reshape(3, 1, 1).expand(3, 2, 2)
-    first = torch.stack([k * red for k in (0.1, 0.2, 0.6)])  # Their mean is 0.3,
-    second = torch.stack([k * red for k in (0.5, -0.5, -0.2)])  # and theirs -0.07.
-    found = _most_typical(torch.stack([first, second], 1))
-    torch.testing.assert_close(found, torch.stack([0.2 * red, -0.2 * red]))
+    first = torch.stack(
+        [k * red for k in (0.1, 0.2, 0.6)]
+    )  # Their mean is 0.3, 0.2 is nearest, they are of 0.3.
+    second = torch.stack([k * red for k in (0.8, -0.8, -0.2)])  # -0.07, -0.2, 0.6: more than twice as much.
+    grey = torch.zeros_like(first)
+    found = _most_typical(torch.stack([first, second, grey], 1))
+    torch.testing.assert_close(found, torch.stack([0.3 * red, -0.4 * red, 0 * red]))
 
 
 def test_colours_are_found_in_sides_that_the_network_takes(prior, photograph):

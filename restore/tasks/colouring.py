@@ -38,8 +38,8 @@ def colorize(
     its full size along the edges of the luma (guided filter, *Guided Image Filtering*, He, Sun and Tang, 2010).
 
     A single draw may be lucky with its colours or not, and the mean of many has one tint all over, since they agree on
-    little else. Without ``samples``, the result is the most typical of ``draws`` draws: the one that is nearest to
-    their mean.
+    little else. Without ``samples``, the result is the most typical of ``draws`` draws, the one that is nearest to
+    their mean, made as saturated as they are.
 
     Args:
         image: The picture: numpy ``(H, W)``, PIL, torch ``(1, H, W)``, or a batch; of a colour picture
@@ -95,9 +95,15 @@ def _reduced(luma: Tensor, factor: float, multiple: int) -> Tensor:
 
 
 def _most_typical(chroma: Tensor) -> Tensor:
-    """Of draws ``(n, B, 3, h, w)``, for each of ``B`` pictures the one nearest to their mean, ``(B, 3, h, w)``."""
+    """Of draws ``(n, B, 3, h, w)``, for each of ``B`` pictures the one nearest to their mean, ``(B, 3, h, w)``.
+
+    Pale draws are nearest to any mean: it is made as saturated as the draws are, up to a factor of 2.
+    """
+    saturation = chroma.square().mean((-3, -2, -1)).sqrt()
     nearest = (chroma - chroma.mean(0)).square().mean((-3, -2, -1)).argmin(0)
-    return chroma[nearest, torch.arange(chroma.shape[1], device=chroma.device)]
+    chosen = nearest, torch.arange(chroma.shape[1], device=chroma.device)
+    factor = (saturation.mean(0) / saturation[chosen].clamp(min=1e-8)).clamp(max=2)
+    return chroma[chosen] * factor.reshape(-1, 1, 1, 1)
 
 
 def _along_edges(luma: Tensor, chroma: Tensor, factor: int) -> Tensor:
