@@ -294,6 +294,20 @@ def test_coverage_by_counting():
     assert coverage(draws, truth, 0.8) == 0.0  # from 1 to 17
 
 
+def test_coverage_refuses_units_that_do_not_go_together():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 256, (8, 8), dtype=np.uint8)
+    draws = rng.integers(0, 256, (5, 8, 8), dtype=np.uint8)
+    expected = coverage(draws, truth, 0.5)
+    assert coverage(draws / np.float32(255), truth, 0.5) == expected
+    assert coverage(draws, truth / np.float32(255), 0.5) == expected
+    with pytest.raises(ValueError, match=r"samples\[0\] has float values from .*Divide by 255"):
+        coverage(draws.astype(float), truth, 0.5)
+    with pytest.raises(ValueError, match=r"truth has float values from .*Divide by 255"):
+        coverage(draws, truth.astype(float), 0.5)
+    assert coverage(draws.astype(float), truth.astype(float), 0.5) == expected
+
+
 def test_coverage_layouts():
     rng = np.random.default_rng(0)
     draws = rng.integers(0, 256, (19, 2, 12, 10, 3), dtype=np.uint8)

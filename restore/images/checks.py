@@ -74,5 +74,5 @@ def check_units(batch: Tensor, name: str, check_range: bool) -> None:
     if max(-low, high) > _FLOAT_LIMIT:
         raise ValueError(
             f"{name} has float values from {low:.4g} to {high:.4g}; expected [0, 1], up to noise. "
-            "Divide by 255, or pass uint8. If this is a measurement in other units, pass check_range=False."
+            "Divide by 255, or pass uint8. (restore.images.to_batch takes other units with check_range=False.)"
         )

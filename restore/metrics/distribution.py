@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from restore.images import to_batch
+from restore.images.checks import check_units
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +98,7 @@ def calibration(
     """
     x, fmt = to_batch(truth, check_range=False, name="truth")
     counted = _counted(where, tuple(x.shape))
-    depth, n = _depth(samples, x.cpu())
+    depth, n = _depth(samples, x.cpu(), integers=fmt.scale > 1)
     largest = (n - 1) / (n + 1)
     if levels is None:
         nominal = np.arange(1, 10) / 10
@@ -125,11 +126,13 @@ def calibration(
     return Calibration(nominal, shares if fmt.batched else shares[0], n)
 
 
-def _depth(samples: Any, truth: Tensor) -> tuple[np.ndarray, int]:
+def _depth(samples: Any, truth: Tensor, integers: bool) -> tuple[np.ndarray, int]:
     """How deep the truth `(B, C, H, W)` lies among the draws, and the number of draws.
 
     The depth is the lesser of two counts: draws not above the truth, and draws not below it. It is at least
     `j` where the truth lies between the `j`-th lowest and the `j`-th highest draw.
+
+    Beside integers, whose white is known, floats are of pictures in [0, 1]; floats beside floats may be anything.
     """
     if not isinstance(samples, (np.ndarray, Tensor, list, tuple)):
         raise TypeError(
@@ -138,7 +141,9 @@ def _depth(samples: Any, truth: Tensor) -> tuple[np.ndarray, int]:
     not_above = torch.zeros(truth.shape, dtype=torch.int32)
     not_below = torch.zeros(truth.shape, dtype=torch.int32)
     for i, sample in enumerate(samples):
-        draw = to_batch(sample, check_range=False, name=f"samples[{i}]")[0].cpu()
+        draw, fmt = to_batch(sample, check_range=integers, name=f"samples[{i}]")
+        check_units(truth, "truth", check_range=fmt.scale > 1 and not integers)
+        draw = draw.cpu()
         if draw.shape != truth.shape:
             raise ValueError(
                 f"samples[{i}] is {tuple(draw.shape)} and the truth {tuple(truth.shape)} as (B, C, H, W); "

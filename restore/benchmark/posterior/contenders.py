@@ -50,6 +50,10 @@ def method_contender(text: str | Method) -> Contender:
         method, label = text, text.name
     else:
         name, options = name_and_options(text)
+        if name.lower() == "auto":
+            raise ValueError(
+                "'auto' chooses a method for each problem: name the method to be measured, such as mmps or dps"
+            )
         method, label = as_method(name, **options), text
 
     def lacking(problem: KnownProblem) -> str:

@@ -79,7 +79,8 @@ def mixture(seed: int = 0, *, dimension: int = 8, measurements: int = 1, flat: b
     """
     if dimension % 2 or not 0 < measurements <= dimension:
         raise ValueError(
-            f"expected an even dimension and at most as many measurements; got {dimension} and {measurements}"
+            f"expected an even dimension and at most as many measurements; got a dimension of {dimension} and "
+            f"{measurements} of measurements"
         )
     generator = torch.Generator().manual_seed(stream_seed(seed, dimension, measurements))
     random: dict[str, Any] = {"generator": generator, "dtype": torch.float64}
