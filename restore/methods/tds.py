@@ -51,7 +51,7 @@ class TDS(Method):
 
     Example:
         >>> TDS(particles=4).twist
-        MMPS(clip=True, iterations=10, tolerance=0.01)
+        MMPS(clip=True, iterations=None, tolerance=0.01)
     """
 
     name: ClassVar[str] = "tds"
