@@ -9,10 +9,9 @@ the noise (*Easing Color Shifts in Score-Based Diffusion Models*, 2023, arXiv:23
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -172,9 +171,7 @@ class Spectrum:
 
     def to_config(self) -> dict[str, Any]:
         """The spectrum as JSON can tell it."""
-        told = {f.name: getattr(self, f.name) for f in fields(self)}
-        plain: dict[str, Any] = json.loads(json.dumps(told))
-        return plain
+        return asdict(self)
 
     def estimate(self, x_t: Tensor, alpha: float | Tensor, sigma: float | Tensor) -> Tensor:
         """``E[x_0 | x_t]`` of the Gaussian.

@@ -71,8 +71,9 @@ def colorize(
     prior = prior_of(settings)
     factor = min(luma.shape[-2:]) / working_size
     small = luma if factor < SMALLEST_REDUCTION else _reduced(luma, factor, getattr(prior, "multiple", 1))
-    automatic = str(method or "auto").lower() == "auto"
-    drawn = samples or (draws if automatic or as_method(method or "auto").draws else None)
+    method = method or "auto"
+    automatic = str(method).lower() == "auto"
+    drawn = samples or (draws if automatic or as_method(method).draws else None)
     if automatic and steps is None:
         steps = CALLS
     found = solved(small, operator, method, drawn, steps=steps, **{**settings, "prior": prior})
