@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -11,6 +12,9 @@ import torch
 from torch import Tensor
 
 from operators.arguments import as_pair
+
+#: A picture of which more than this share is between black and white is hardly one of a mask.
+MOST_GREY = 0.5
 
 
 def mask_from_image(
@@ -23,7 +27,8 @@ def mask_from_image(
 ) -> Tensor:
     """A mask from a picture of it: a file, a PIL image of any mode, or an array.
 
-    Pixels are black or white by whether they are above half of the brightest possible value.
+    Pixels are black or white by whether they are above half of the brightest possible value. A picture that is mostly
+    grey is taken as well, with a warning.
 
     Args:
         picture: a path; a PIL image; or an array or tensor, ``(H, W)`` or ``(H, W, C)`` with 1 to 4 channels,
@@ -34,7 +39,8 @@ def mask_from_image(
         transparent: "black": the picture lies on a black ground, so that what is transparent counts as black.
             "fill": the hole was made with an eraser; what is more than half transparent is to be filled in,
             and colours do not count.
-        resize: resize (nearest neighbour) a picture of another size, instead of refusing it.
+        resize: resize a picture of another size, instead of refusing it. A larger one loses nothing: a pixel is to be
+            filled in if any of those that it stands for is. A smaller one is enlarged by its nearest pixels.
 
     Returns:
         ``(H, W)`` boolean, True = measured.
@@ -61,7 +67,16 @@ def mask_from_image(
             )
         mask = alpha > 0.5
     else:
-        bright = (values if alpha is None else values * alpha) > 0.5
+        brightness = values if alpha is None else values * alpha
+        grey = float(np.mean(np.abs(brightness - 0.5) < 0.4))
+        if grey > MOST_GREY:
+            warnings.warn(
+                f"{grey:.0%} of {repr(str(picture)) if isinstance(picture, str | os.PathLike) else 'the picture'} is "
+                f"neither black nor white, as in a photograph and not as in a mask; what is brighter than half is "
+                f"taken for white. Were the picture and the mask swapped?",
+                stacklevel=2,
+            )
+        bright = brightness > 0.5
         mask = ~bright if white == "fill" else bright
     if size is not None and mask.shape != (wanted := as_pair(size, "size")):
         if not resize:
@@ -70,9 +85,11 @@ def mask_from_image(
                 f"{wanted[0]} x {wanted[1]}: draw the mask at the image's size, or say resize=True "
                 f"(in a shell, --resize-mask)"
             )
-        rows = (np.arange(wanted[0]) * mask.shape[0]) // wanted[0]
-        columns = (np.arange(wanted[1]) * mask.shape[1]) // wanted[1]
-        mask = mask[rows][:, columns]
+        for axis, side in enumerate(wanted):
+            first = np.arange(side) * mask.shape[axis] // side
+            mask = np.logical_and.reduceat(
+                mask, first, axis=axis
+            )  # Where ``first`` repeats, the pixel itself.
     return torch.from_numpy(np.ascontiguousarray(mask))
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from restore import memory
 from restore.networks import about
-from restore.schedule import Schedule
+from restore.schedule import Schedule, per_image
 from restore.spectrum import Spectrum
 from restore.tiles import on_any_size
 
@@ -27,13 +27,6 @@ Prediction = Literal["epsilon", "sample", "v_prediction", "flow_prediction"]
 PREDICTIONS: tuple[str, ...] = ("epsilon", "sample", "v_prediction", "flow_prediction")
 
 Self = TypeVar("Self", bound="BasePrior")
-
-
-def per_image(value: float | Tensor, x: Tensor) -> float | Tensor:
-    """A number as it is, or numbers ``(B,)`` shaped to multiply ``x`` ``(B, ...)``."""
-    if isinstance(value, Tensor):
-        return value.to(x).reshape(-1, *[1] * (x.ndim - 1))
-    return value
 
 
 class BasePrior(abc.ABC):

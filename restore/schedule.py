@@ -361,6 +361,19 @@ class Schedule:
     __hash__ = None  # type: ignore[assignment]
 
 
+@overload
+def per_image(value: float, x: Tensor) -> float: ...
+@overload
+def per_image(value: Tensor, x: Tensor) -> Tensor: ...
+@overload
+def per_image(value: float | Tensor, x: Tensor) -> float | Tensor: ...
+def per_image(value: float | Tensor, x: Tensor) -> float | Tensor:
+    """A number as it is, or numbers ``(B,)`` shaped to multiply ``x`` ``(B, ...)``."""
+    if isinstance(value, Tensor):
+        return value.to(x).reshape(-1, *[1] * (x.ndim - 1))
+    return value
+
+
 def _number_of(steps: int) -> int:
     """The number of steps, checked: it may be from anybody's file, and there are tables of that length."""
     if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or not 1 <= steps <= MOST_STEPS:

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from restore.schedule import per_image
+
 #: How many frequencies along each side are estimated. Those beyond are about the mean colour where it has its say.
 FREQUENCIES = 64
 
@@ -196,7 +198,7 @@ class Spectrum:
         x = x_t.to(
             torch.promote_types(x_t.dtype, torch.float32)
         )  # Powers of large pictures overflow half precision.
-        a, s = (v.to(x).reshape(-1, 1, 1, 1) if isinstance(v, Tensor) else v for v in (alpha, sigma))
+        a, s = per_image(alpha, x), per_image(sigma, x)
         mean, directions = x.new_tensor(self.mean)[:, None, None], x.new_tensor(self.directions)
         modes = _transform(torch.einsum("dc,nchw->ndhw", directions, x - a * mean), FREQUENCIES)
         frequency = _frequencies(height, width, FREQUENCIES).to(x)
@@ -232,7 +234,7 @@ class Spectrum:
         own = self.estimate(x_t, alpha, sigma)
         if share.min() >= 1:
             return own
-        share = share.to(own).reshape(-1, 1, 1, 1)
+        share = per_image(share, own)
         # Chosen, not weighed, at the ends: where one has no share, it need not be finite.
         other = torch.where(share < 1, network(), own)
         return torch.where(share > 0, share * own + (1 - share) * other, other)

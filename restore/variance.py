@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from restore.prior import BasePrior, per_image
-from restore.schedule import Schedule
+from restore.prior import BasePrior
+from restore.schedule import Schedule, per_image
 
 if TYPE_CHECKING:
     from restore.prior import Prior

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import restore
-from restore.cli import build_parser, main
+from restore.cli import build_parser, guarded, main
 from restore.quality import QualityWarning
 from restore.training import TrainingOptions
 
@@ -100,6 +100,8 @@ def test_masks_of_any_mode(pictures, mode):
         (["inpaint", "img.png", "mask.png", "-o", "img.png/x.png"], "is a file, and no folder"),
         (["super-resolve", "img.png", "--noise", "25"], "noise is 25, where white is 1"),
         (["deblur", "img.png", "--sigma", "1", "--noise", "2.55"], "for 2.55 of 255 grey levels give 0.01"),
+        (["deblur", "img.png", "--sigma", "1", "--noise", "-1"], "at least 0, where white is 1; not -1"),
+        (["inpaint", "img.png", "mask.png", "--method", "dps:steps=3"], "give steps beside the method"),
         (["inpaint", "img.png", "mask.png", "-o", "img.png"], "'img.png' is the image itself: give another"),
         (["inpaint", "img.png", "mask.png", "-o", "./mask.png"], "'mask.png' is the mask itself"),
         (["deblur", "img.png", "--kernel", "mask.png", "-o", "mask.png"], "'mask.png' is the kernel itself"),
@@ -114,6 +116,27 @@ def test_a_mistake_is_one_line_and_an_exit_status(pictures, capsys, arguments, w
     assert words in error
     assert "Traceback" not in error
     assert sorted(p.name for p in Path().iterdir()) == ["img.png", "mask.png"]
+
+
+def test_a_method_with_options(pictures):
+    common = ["inpaint", "img.png", "mask.png", "--steps", "3", "--quiet"]
+    for name in ("dps", "dps:zeta=0", "dps:zeta=0.0,clip=True"):
+        assert main([*common, "--method", name, "-o", f"{name}.png"]) == 0
+    np.testing.assert_array_equal(read("dps:zeta=0.png"), read("dps:zeta=0.0,clip=True.png"))
+    assert (read("dps.png") != read("dps:zeta=0.png")).any()
+
+
+def test_warnings_are_told_in_one_line_and_python_is_left_as_it_was(capsys):
+    before = warnings.formatwarning
+    assert guarded(lambda: print(warnings.formatwarning("too small", UserWarning, "file.py", 3))) == 0
+    assert capsys.readouterr().out == "warning: too small\n\n"
+    assert guarded(lambda: int("x")) == 2
+    assert warnings.formatwarning is before
+
+
+def test_a_picture_and_a_mask_that_were_swapped(pictures):
+    with pytest.warns(UserWarning, match=r"% of 'img.png' is neither black nor white.*swapped\?"):
+        assert main(["inpaint", "mask.png", "img.png", "--steps", "1", "-o", "out.png", "--quiet"]) == 0
 
 
 def test_a_mask_of_another_size_is_refused_before_anything_is_written(pictures, capsys):

@@ -21,7 +21,7 @@ from toys import (
 import restore
 import restore.analytic
 from operators import Blur, Downsample, Gamma, Identity, Mask
-from restore.methods import DPS, REGISTRY, RePaint, SDEdit, as_method, options_of
+from restore.methods import DPS, REGISTRY, TDS, RePaint, SDEdit, as_method, options_of
 from restore.methods.base import Method, Problem
 from restore.prior import Prior
 from restore.randomness import Randomness
@@ -562,6 +562,10 @@ def test_methods_by_name():
     assert as_method("RePaint") == RePaint()
     own = SDEdit(strength=0.2)
     assert as_method(own) is own
+    assert as_method("dps:zeta=0.3,clip=False") == DPS(zeta=0.3, clip=False)
+    assert as_method("tds: particles=8 ,twist=mmps", threshold=0.25) == TDS(
+        particles=8, twist="mmps", threshold=0.25
+    )
     with pytest.raises(ValueError, match=r"unknown method 'magic'; known are .*dps"):
         as_method("magic")
     with pytest.raises(TypeError, match="dps has no option 'step'; its options are clip=True, zeta=None"):
@@ -570,3 +574,29 @@ def test_methods_by_name():
         as_method(DPS(), zeta=0.1)
     with pytest.raises(TypeError, match="name or an instance of Method"):
         as_method(DPS)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "error", "words"),
+    [
+        ("dps:zeta", {}, ValueError, "'zeta' is not of the form option=value"),
+        ("dps:zeta=1,zeta=2", {}, ValueError, "zeta is given twice"),
+        ("dps:zeta=1", {"zeta": 2}, TypeError, "zeta is given in 'dps:zeta=1' and as zeta=2: give it once"),
+        ("dps:zeta=large", {}, TypeError, "dps's zeta is float | None, not the word 'large'"),
+        ("dps:zeta=-1", {}, ValueError, "at least 0, not -1"),
+        ("dps:steps=9", {}, TypeError, "no option 'steps'.*give steps beside the method"),
+        ("magic:zeta=1", {}, ValueError, "unknown method 'magic'"),
+        ("auto:steps=9", {}, TypeError, "'auto' chooses its settings itself: leave steps out"),
+    ],
+)
+def test_options_in_a_methods_name_that_make_no_sense(text, options, error, words):
+    with pytest.raises(error, match=words):
+        as_method(text, **options)
+
+
+def test_solve_takes_options_in_the_methods_name():
+    y, prior = torch.rand(1, 1, 4, 4), smooth_prior()
+    common = {"prior": prior, "steps": 6, "seed": 3, "progress": False}
+    named = restore.solve(y, EVERY_OTHER, "dps:zeta=0.3", **common)
+    assert torch.equal(named, restore.solve(y, EVERY_OTHER, "dps", zeta=0.3, **common))
+    assert not torch.equal(named, restore.solve(y, EVERY_OTHER, "dps", zeta=0.6, **common))

@@ -245,6 +245,13 @@ def test_colour_bar(shape):
 def test_maps_refuse():
     with pytest.raises(ValueError, match="at least 2 draws"):
         deviation_map(np.zeros((1, 8, 8)))
+    for picture in (
+        np.zeros((8, 9, 3)),
+        np.zeros((8, 9)),
+        torch.zeros(3, 8, 9),
+    ):  # Rows that would pass for draws.
+        with pytest.raises(ValueError, match="samples is one picture"):
+            deviation_map(picture)
     with pytest.raises(ValueError, match="batch of 2"):
         deviation_map(np.zeros((3, 2, 8, 8, 3)))
     with pytest.raises(ValueError, match=r"samples\[1\] is \(1, 8, 9\)"):

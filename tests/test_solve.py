@@ -581,6 +581,11 @@ MISUSE = {
         ValueError,
         r"singular value decomposition; got Gamma\. Methods that will do: .*dps",
     ),
+    "ddrm, of a blur that has a decomposition with another border": (
+        {"method": "ddrm", "operator": Blur(gaussian_kernel(1.0, 3), boundary="reflect")},
+        ValueError,
+        r'got Blur\. Methods that will do: .*\. A blur has such a decomposition with boundary="circular"$',
+    ),
     "repaint with noise": (
         {"method": "repaint", "operator": MASK, "noise": 0.1},
         ValueError,

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from operators import Operator
 from restore.analytic import GaussianPrior, smooth_covariance
 from restore.methods.base import Method, Problem
-from restore.prior import BasePrior, per_image
+from restore.prior import BasePrior
 from restore.randomness import Randomness
 from restore.samplers import Sampler
-from restore.schedule import Schedule
+from restore.schedule import Schedule, per_image
 from restore.solve import sampling_loop
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from typing import Any
 
 from restore.benchmark.classical import CLASSICAL
 from restore.benchmark.peers import PEERS
-from restore.methods import REGISTRY, Method, as_method
+from restore.methods import REGISTRY, Method, as_method, name_and_options
 from restore.tasks import colorize
 
 #: One call of the prior: its estimate of the clean picture at the noise of the measurement.
@@ -68,28 +67,6 @@ def parse(text: str | Method) -> Spec:
     return Spec(name, options)
 
 
-def name_and_options(text: str) -> tuple[str, dict[str, Any]]:
-    """The name and the options of what is written ``"name:option=value,option=value"``; words need no quotation marks.
-
-    Raises:
-        ValueError: If an option has no value.
-
-    Example:
-        >>> name_and_options("tds:particles=64,twist=mmps")
-        ('tds', {'particles': 64, 'twist': 'mmps'})
-    """
-    name, _, given = text.partition(":")
-    options: dict[str, Any] = {}
-    for item in filter(None, given.split(",")):
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise ValueError(
-                f"{text!r}: {item!r} is not of the form option=value, as in tds:particles=64,twist=mmps"
-            )
-        options[key.strip()] = _value(value)
-    return name, options
-
-
 def own_options(tool: Callable[..., Any]) -> list[inspect.Parameter]:
     """The options of a classical tool or a peer: what it takes by keyword alone."""
     return [p for p in inspect.signature(tool).parameters.values() if p.kind is p.KEYWORD_ONLY]
@@ -103,11 +80,3 @@ def complete(tool: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any
 def label(name: str, options: dict[str, Any]) -> str:
     """What tables call a contender: as a user would name it."""
     return f"{name}:{','.join(f'{k}={v}' for k, v in options.items())}" if options else name
-
-
-def _value(text: str) -> Any:
-    """A number, True, False or None; anything else is a word."""
-    try:
-        return ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError):
-        return text.strip()

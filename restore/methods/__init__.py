@@ -20,6 +20,7 @@ from restore.methods.dpir import DPIR
 from restore.methods.dps import DPS
 from restore.methods.mcg import MCG
 from restore.methods.mmps import MMPS
+from restore.methods.naming import name_and_options
 from restore.methods.pigdm import PiGDM
 from restore.methods.red_diff import REDDiff
 from restore.methods.repaint import RePaint
@@ -53,6 +54,7 @@ __all__ = [
     "SDEdit",
     "as_method",
     "choose",
+    "name_and_options",
     "options_of",
     "table",
 ]
@@ -103,16 +105,20 @@ def as_method(method: str | Method, **options: Any) -> Method:
     """A method from its name and options, or the method itself.
 
     Args:
-        method: A name, or an instance (which has its options already).
+        method: A name, with options after a colon where there are any (``"dps:zeta=0.3"``); or an instance, which has
+            its options already.
         **options: Options of the named method.
 
     Raises:
-        ValueError: If there is no method of that name.
-        TypeError: If an option is not known, or options come with an instance.
+        ValueError: If there is no method of that name, or an option has no value.
+        TypeError: If an option is not known, given twice, or a word in place of a number, or options come with an
+            instance.
 
     Example:
         >>> as_method("dps", zeta=0.3)
         DPS(clip=True, zeta=0.3, quasi_newton=None)
+        >>> as_method("dps:zeta=0.3") == as_method("dps", zeta=0.3)
+        True
     """
     if isinstance(method, Method):
         if options:
@@ -122,14 +128,28 @@ def as_method(method: str | Method, **options: Any) -> Method:
         return method
     if not isinstance(method, str):
         raise TypeError(f"a method is a name or an instance of Method, not {method!r}")
-    cls = REGISTRY.get(method.lower())
+    name, told = name_and_options(method)
+    if name.lower() == "auto" and told:
+        raise TypeError(f"'auto' chooses its settings itself: leave {', '.join(told)} out, or name a method")
+    cls = REGISTRY.get(name.lower())
     if cls is None:
-        raise ValueError(f"unknown method {method!r}; known are auto, {', '.join(REGISTRY)}")
+        raise ValueError(f"unknown method {name!r}; known are auto, {', '.join(REGISTRY)}")
+    if twice := sorted(told.keys() & options.keys()):
+        raise TypeError(
+            f"{twice[0]} is given in {method!r} and as {twice[0]}={options[twice[0]]!r}: give it once"
+        )
+    options |= told
     known = options_of(cls)
     unknown = sorted(options.keys() - known.keys())
     if unknown:
         listed = ", ".join(f"{k}={v!r}" for k, v in known.items())
-        raise TypeError(f"{method} has no option {unknown[0]!r}; its options are {listed}")
+        elsewhere = {"steps", "sampler", "samples", "seed"}.intersection(unknown)
+        hint = f" (give {elsewhere.pop()} beside the method, not as its option)" if elsewhere else ""
+        raise TypeError(f"{name} has no option {unknown[0]!r}; its options are {listed or 'none'}{hint}")
+    for option in fields(cls):
+        given = options.get(option.name)
+        if isinstance(given, str) and "str" not in str(option.type):
+            raise TypeError(f"{name}'s {option.name} is {option.type}, not the word {given!r}")
     return cls(**options)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from restore.methods.base import Method
-from restore.prior import per_image
+from restore.schedule import per_image
 
 RHO = 7  # Levels are evenly spaced in their seventh root, in the paper and in EDM (arXiv:2206.00364).
 POWER_STEPS = 4

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from restore.methods.base import Method
 from restore.methods.repaint import down_and_up
-from restore.prior import per_image
+from restore.schedule import per_image
 
 
 @dataclass(kw_only=True)

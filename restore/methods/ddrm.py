@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from restore.methods.base import Method
-from restore.prior import per_image
+from restore.schedule import per_image
 
 
 @dataclass(kw_only=True)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from operators import Mask
 from restore.methods.base import Method
-from restore.prior import Prior, per_image
+from restore.prior import Prior
+from restore.schedule import per_image
 
 
 @dataclass(kw_only=True)

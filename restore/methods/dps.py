@@ -13,8 +13,9 @@ from torch import Tensor
 from operators import LinearOperator, Mask
 from restore.methods.base import Problem, Self
 from restore.methods.guided import FEW_NUMBERS, Guided, View, diagonal_log_density, inner
-from restore.prior import BasePrior, per_image
+from restore.prior import BasePrior
 from restore.samplers import DDPM, Sampler
+from restore.schedule import per_image
 
 PAPER_STEPS = 1000
 PAPER_NUMEL = 3 * 256 * 256

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from restore.methods.base import Problem, Self
 from restore.methods.dps import DPS
-from restore.prior import BasePrior, per_image
+from restore.prior import BasePrior
 from restore.samplers import Sampler
+from restore.schedule import per_image
 
 
 @dataclass(kw_only=True)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from restore.methods.guided import FEW_NUMBERS, Guided, View, diagonal_log_density, inner
-from restore.prior import per_image
 from restore.samplers import DPMSolver, Sampler
+from restore.schedule import per_image
 
 #: The most iterations for priors that are formulas, and for networks.
 EXACT, INEXACT = 10, 1

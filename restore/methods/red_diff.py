@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from restore.methods.base import Method
-from restore.prior import per_image
+from restore.schedule import per_image
 
 DECAY = 0.9, 0.99  # Adam's, of the gradient and of its square: the paper's.
 

@@ -46,11 +46,16 @@ def deviation_map(
         PIL image, RGB.
 
     Raises:
-        ValueError: If there are fewer than two draws, or they differ in shape.
+        ValueError: If there are fewer than two draws, or they differ in shape, or there is one picture in their place.
 
     >>> deviation_map(np.random.default_rng(0).random((8, 20, 30, 3)), colorbar=False).size
     (30, 20)
     """
+    if _is_one_picture(samples):
+        raise ValueError(
+            f"samples is one picture, {tuple(samples.shape)}; expected draws of one picture along the first axis, as "
+            f"solve(..., samples=8) returns"
+        )
     count = 0
     mean = square = torch.zeros(0)
     shape = None
@@ -105,6 +110,15 @@ def difference_map(
         )
     difference = (first - second).square().mean(0).sqrt()
     return _scalar_map(255.0 * difference.numpy(), maximum, colormap, colorbar)
+
+
+def _is_one_picture(samples: Any) -> bool:
+    """Whether an array is ``(H, W)``, or ``(H, W, 3)``, or a tensor ``(C, H, W)``: its rows would pass for draws."""
+    if isinstance(samples, Tensor):
+        return samples.ndim <= 3
+    return isinstance(samples, np.ndarray) and (
+        samples.ndim < 3 or (samples.ndim == 3 and samples.shape[-1] == 3)
+    )
 
 
 def _single(image: Any, name: str) -> Tensor:

@@ -68,7 +68,8 @@ def solve(
         y: The measurement, with images in [0, 1] or as uint8: numpy or PIL ``(H, W)`` or ``(H, W, C)``, torch
             ``(C, H, W)``; also batches, numpy ``(B, H, W, C)`` or torch ``(B, C, H, W)``.
         operator: What made it: ``Mask``, ``Blur``, ``Downsample``, ``Grayscale``, ..., or your own.
-        method: A name (see :func:`restore.methods`), or an instance such as ``restore.methods.DPS(zeta=0.5)``.
+        method: A name (see :func:`restore.methods`), with options if need be (``"dps:zeta=0.5"``), or an instance such
+            as ``restore.methods.DPS(zeta=0.5)``.
             ``"auto"`` chooses (see :func:`restore.methods.choose`), with ``steps`` as the budget of network calls.
         prior: A name, a folder (see :func:`restore.load_prior`), or a prior.
         noise: Standard deviation of the Gaussian noise in ``y``, in the units of ``y`` (of 255, if it is uint8); one

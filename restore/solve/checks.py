@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from operators import (
+    Blur,
     Downsample,
     GaussianNoise,
     Grayscale,
@@ -72,8 +73,11 @@ def check_method(method: Method, operator: Operator, noise: Tensor, poisson: Poi
         able = [n for n, other in REGISTRY.items() if not suited(other, operator, noisy, poisson is not None)]
         because = noisy and not {"noise-free", "svd-if-noisy"}.isdisjoint(method.needs)
         given = f"{type(operator).__name__}{' with noise' if because else ''}"
+        of_svd = "svd" in method.needs or (noisy and "svd-if-noisy" in method.needs)
+        circular = isinstance(operator, Blur) and not operator.has_svd and of_svd
         raise ValueError(
             f"{method.name} needs {' and '.join(lacking)}; got {given}. Methods that will do: {', '.join(able)}"
+            + ('. A blur has such a decomposition with boundary="circular"' if circular else "")
         )
 
 

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from restore.prior import per_image
-from restore.schedule import Schedule
+from restore.schedule import Schedule, per_image
 
 #: Sides of the blocks, in pixels, whose mean colours ``coarse`` looks at; beside them, the whole crop is one.
 BLOCKS = (4, 16)

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from operators import Grayscale, Mask, box_mask, freeform_mask, mask_from_image, random_mask
@@ -161,6 +163,35 @@ class TestPictures:
             mask_from_image(HOLE, (12, 18))
         doubled = mask_from_image(HOLE, (12, 18), resize=True)
         assert torch.equal(doubled, KEEP.repeat_interleave(2, 0).repeat_interleave(2, 1))
+
+    @given(st.tuples(*[st.integers(1, 40)] * 4), st.integers(0, 2**32 - 1))
+    def test_resizing_loses_no_scratch_and_no_place(self, sides, seed):
+        height, width, *wanted = sides
+        hole = np.random.default_rng(seed).random((height, width)) < 0.02
+        resized = ~mask_from_image(hole, wanted, resize=True).numpy()
+        assert resized.shape == tuple(wanted)
+        rows, columns = hole.nonzero()
+        if wanted[0] <= height and wanted[1] <= width:  # Every pixel lies in one of the smaller picture's.
+            at = [np.arange(n) * side // n for n, side in zip(wanted, (height, width), strict=True)]
+            expected = np.zeros(wanted, bool)
+            expected[
+                np.searchsorted(at[0], rows, "right") - 1, np.searchsorted(at[1], columns, "right") - 1
+            ] = True
+            np.testing.assert_array_equal(resized, expected)
+        elif wanted[0] >= height and wanted[1] >= width:
+            nearest = np.arange(wanted[0]) * height // wanted[0], np.arange(wanted[1]) * width // wanted[1]
+            np.testing.assert_array_equal(resized, hole[np.ix_(*nearest)])
+
+    def test_a_photograph_in_place_of_a_mask(self):
+        photograph = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+        with pytest.warns(UserWarning, match=r"\d+% of the picture is neither black nor white.*swapped\?"):
+            mask_from_image(photograph)
+
+    def test_soft_edges_are_no_photograph(self, recwarn):
+        ramp = np.linspace(0, 255, 9).astype(np.uint8)[None].repeat(6, 0)
+        ramp[:, 6:], ramp[:, :3] = 255, 0
+        mask_from_image(ramp)
+        assert not recwarn
 
     @pytest.mark.parametrize(
         ("picture", "options", "match"),

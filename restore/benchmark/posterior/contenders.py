@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from restore.benchmark.names import name_and_options
 from restore.benchmark.posterior.problems import KnownProblem
-from restore.methods import as_method
+from restore.methods import as_method, name_and_options
 from restore.methods.base import Method
 from restore.solve import solve, suited
 
@@ -49,12 +48,11 @@ def method_contender(text: str | Method) -> Contender:
     if isinstance(text, Method):
         method, label = text, text.name
     else:
-        name, options = name_and_options(text)
-        if name.lower() == "auto":
+        if name_and_options(text)[0].lower() == "auto":
             raise ValueError(
                 "'auto' chooses a method for each problem: name the method to be measured, such as mmps or dps"
             )
-        method, label = as_method(name, **options), text
+        method, label = as_method(text), text
 
     def lacking(problem: KnownProblem) -> str:
         if not method.draws:

@@ -1,0 +1,38 @@
+"""How a method is written in one word, in the shell and in tables: ``tds:particles=64,twist=mmps``."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+
+def name_and_options(text: str) -> tuple[str, dict[str, Any]]:
+    """The name and the options of what is written ``"name:option=value,option=value"``; words need no quotation marks.
+
+    Raises:
+        ValueError: If an option has no value, or two.
+
+    Example:
+        >>> name_and_options("tds:particles=64,twist=mmps")
+        ('tds', {'particles': 64, 'twist': 'mmps'})
+    """
+    name, _, given = text.partition(":")
+    options: dict[str, Any] = {}
+    for item in filter(None, given.split(",")):
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise ValueError(
+                f"{text!r}: {item!r} is not of the form option=value, as in tds:particles=64,twist=mmps"
+            )
+        if key.strip() in options:
+            raise ValueError(f"{text!r}: {key.strip()} is given twice")
+        options[key.strip()] = _value(value)
+    return name, options
+
+
+def _value(text: str) -> Any:
+    """A number, True, False or None; anything else is a word."""
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError):
+        return text.strip()
