@@ -24,7 +24,7 @@ from restore.networks import photo_unet
 from restore.prior import Prior
 from restore.randomness import stream_seed
 from restore.schedule import Schedule
-from restore.training import EMA, LOG, STATE, Trainer, TrainingOptions, coarse_loss, simple_loss
+from restore.training import EMA, LOG, STATE, Trainer, TrainingOptions, simple_loss
 
 few = settings(max_examples=50, deadline=None)
 QUICK = {
@@ -371,9 +371,10 @@ def test_the_trainer_uses_the_learning_rate(crops, tmp_path):
         ({"crop": 0}, "crop must be at least 1"),
         ({"crop": "64-128"}, "several like '64,96,128', not '64-128'"),
         ({"per_octave": 0}, "per_octave must be at least 1"),
-        ({"coarse": -0.5}, "coarse must be at least 0, not -0.5"),
+        ({"whole": 1.0}, r"whole must lie in \[0, 1\), not 1.0"),
+        ({"whole": 0.6, "dead_leaves": 0.4}, "leave none for others: 0.6 and 0.4"),
         ({"spectrum": True, "crop": 8}, "a spectrum is measured of crops of at least 16 pixels, not 8"),
-        ({"coarse": math.inf}, "coarse must be at least 0, not inf"),
+        ({"whole": math.nan}, r"whole must lie in \[0, 1\), not nan"),
         ({"dead_leaves": 1.0}, r"dead_leaves must lie in \[0, 1\)"),
         ({"dead_leaves": -0.1}, r"dead_leaves must lie in \[0, 1\)"),
     ],
@@ -381,50 +382,6 @@ def test_the_trainer_uses_the_learning_rate(crops, tmp_path):
 def test_options_that_make_no_sense(options, message):
     with pytest.raises(ValueError, match=message):
         TrainingOptions(**options)
-
-
-# ------------------------------------------------------------------------------------------- mean colours
-
-
-def test_the_coarse_loss_is_the_error_of_mean_colours():
-    error = torch.randn(2, 3, 32, 32, generator=seeded(1), dtype=torch.float64)
-    means = [
-        error.reshape(2, 3, 32 // side, side, 32 // side, side).mean((3, 5)).square().mean()
-        for side in (4, 16, 32)
-    ]
-    assert float(coarse_loss(error)) == pytest.approx(float(sum(means)) / 3)
-    assert float(coarse_loss(error - error.mean((-2, -1), keepdim=True))) < float(coarse_loss(error))
-    assert float(coarse_loss(torch.full((1, 1, 2, 3), 2.0))) == 4  # Smaller than a block.
-    last = torch.zeros(1, 1, 24, 24)
-    last[..., 16:, :] = 1.0  # In blocks that are not whole.
-    blocks, whole = (1 / 3, 1 / 2), 1 / 9
-    assert float(coarse_loss(last)) == pytest.approx((sum(blocks) + whole) / 3)
-
-
-def test_the_coarse_loss_is_that_of_the_estimate():
-    """Of a network that is wrong by a constant: at low noise it hardly counts, at high noise by as much as it may."""
-    x_0, schedule = torch.zeros(200, 1, 8, 8), Schedule.linear()
-
-    def loss(coarse, wrong=0.1):
-        def network(x_t, step):  # There is no picture: all is noise.
-            return x_t / column(schedule((step.double() + 1) / 1000)[1].float(), x_t) + wrong
-
-        return float(simple_loss(network, x_0, schedule, seeded(2), coarse=coarse))
-
-    assert loss(0.0) == pytest.approx(0.01, rel=1e-3)
-    alphas, sigmas = schedule((torch.arange(200, dtype=torch.float64) * 5 + 3) / 1000)
-    expected = 0.01 * float((sigmas / alphas).clamp(max=30).square().mean())
-    assert loss(2.0) - loss(0.0) == pytest.approx(2 * expected, rel=0.03)
-
-
-def test_the_trainer_minimises_the_coarse_loss_too(crops, tmp_path):
-    plain, coarse = (trainer(crops, tmp_path / str(c), coarse=c) for c in (0.0, 1.0))
-    losses = [float(run._update()) for run in (plain, coarse)]
-    assert losses[1] > losses[0]
-    assert any(
-        not torch.equal(a, b)
-        for a, b in zip(plain.network.parameters(), coarse.network.parameters(), strict=True)
-    )
 
 
 # ------------------------------------------------------------------------------------------- crops of several sides

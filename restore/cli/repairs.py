@@ -46,7 +46,7 @@ def inpaint(args: argparse.Namespace) -> None:
     write_results(args, results, {"to be filled in": grey}, "inpainted")
 
 
-def noise_of(args: argparse.Namespace) -> float:
+def told_noise(args: argparse.Namespace) -> float:
     """The noise that was told, where white is 1.
 
     Raises:
@@ -68,7 +68,7 @@ def super_resolve(args: argparse.Namespace) -> None:
     from restore.tasks import super_resolve as task
 
     image = read_image(args.image)
-    results = task(image, args.scale, noise=noise_of(args) * full_scale(image), **settings(args))
+    results = task(image, args.scale, noise=told_noise(args) * full_scale(image), **settings(args))
     write_results(args, results, {"small": image}, "super-resolved")
 
 
@@ -80,7 +80,7 @@ def deblur(args: argparse.Namespace) -> None:
 
     image = read_image(args.image)
     kernel = gaussian_kernel(args.sigma) if args.kernel is None else read_image(args.kernel, mode="L") / 255.0
-    results = task(image, kernel, noise=noise_of(args) * full_scale(image), **settings(args))
+    results = task(image, kernel, noise=told_noise(args) * full_scale(image), **settings(args))
     write_results(args, results, {"blurred": image}, "deblurred")
 
 

@@ -10,9 +10,9 @@ interrupted therefore goes on exactly as it would have, with nothing but the wei
 from __future__ import annotations
 
 from restore.training.folder import train
-from restore.training.loss import EMA, coarse_loss, simple_loss
+from restore.training.loss import EMA, simple_loss
 from restore.training.options import TrainingOptions
 from restore.training.state import LOG, STATE
 from restore.training.trainer import Trainer
 
-__all__ = ["EMA", "LOG", "STATE", "Trainer", "TrainingOptions", "coarse_loss", "simple_loss", "train"]
+__all__ = ["EMA", "LOG", "STATE", "Trainer", "TrainingOptions", "simple_loss", "train"]

@@ -1,4 +1,4 @@
-"""The loss L_simple, what it does not see, and the moving average of the weights."""
+"""The loss L_simple, and the moving average of the weights."""
 
 from __future__ import annotations
 
@@ -11,20 +11,12 @@ from torch import Tensor, nn
 
 from restore.schedule import Schedule, per_image
 
-#: Sides of the blocks, in pixels, whose mean colours ``coarse`` looks at; beside them, the whole crop is one.
-BLOCKS = (4, 16)
-
-#: At higher noise-to-signal ratios than this, an error of the noise counts in ``coarse`` as it does here.
-MOST_NOISE = 30.0
-
 
 def simple_loss(
     network: Callable[[Tensor, Tensor], Tensor],
     x_0: Tensor,
     schedule: Schedule,
     generator: torch.Generator | None = None,
-    *,
-    coarse: float = 0.0,
 ) -> Tensor:
     """L_simple: the mean squared error of the predicted noise, at uniform times.
 
@@ -36,7 +28,6 @@ def simple_loss(
         x_0: Clean pictures ``(B, C, H, W)`` in the prior's range.
         schedule: The noise schedule.
         generator: Where the times and the noise come from, on the device of ``x_0``.
-        coarse: Weight of :func:`coarse_loss`, which is added.
 
     Returns:
         The loss, a scalar.
@@ -54,43 +45,7 @@ def simple_loss(
     alphas, sigmas = _tables(schedule, x_0.device)
     eps = torch.randn(x_0.shape, generator=generator, device=x_0.device, dtype=x_0.dtype)
     x_t = per_image(alphas[step], x_0) * x_0 + per_image(sigmas[step], x_0) * eps
-    error = network(x_t, (step + schedule.first_step).to(x_0.dtype)).float() - eps
-    loss = error.square().mean()
-    if coarse:
-        # x_0 = (x_t - sigma eps) / alpha: what an error of the noise is in the estimate of the picture.
-        loss = loss + coarse * coarse_loss(
-            error * per_image((sigmas / alphas).clamp(max=MOST_NOISE)[step], x_0)
-        )
-    return loss
-
-
-def coarse_loss(error: Tensor) -> Tensor:
-    """The mean squared error of mean colours: of blocks of 4 and 16 pixels, and of the whole.
-
-    L_simple hardly sees them. The tint of a picture is one of thousands of numbers in which the noise is predicted, and
-    at high noise, where it is decided, an error of a few percent in it is multiplied by sigma / alpha. Networks
-    that were trained with L_simple alone overdo tints at high noise, and the more so the larger the picture:
-    *Easing Color Shifts in Score-Based Diffusion Models*, 2023, arXiv:2306.15832. A loss at several scales is that of
-    *simple diffusion: End-to-end diffusion for high resolution images*, 2023, arXiv:2301.11093; here it is one of the
-    estimate of the picture, so that it counts where the mean colours are uncertain.
-
-    It was tried on the photo prior, late in its training and with weight 1: where sigma / alpha is 60, the error of
-    mean colours fell to a half, for 1 % more of L_simple. There, a spectrum (:class:`restore.spectrum.Spectrum`) does
-    more.
-
-    Args:
-        error: Estimates of the pictures, minus the pictures, ``(B, C, H, W)``.
-
-    Returns:
-        The mean over the three sizes, a scalar.
-
-    Example:
-        >>> float(coarse_loss(torch.full((1, 3, 32, 32), 0.5)))
-        0.25
-    """
-    sides = [min(block, *error.shape[-2:]) for block in BLOCKS]
-    blocks = [F.avg_pool2d(error, side, ceil_mode=True, count_include_pad=False) for side in sides]
-    return torch.stack([part.square().mean() for part in (*blocks, error.mean((-2, -1)))]).mean()
+    return F.mse_loss(network(x_t, (step + schedule.first_step).to(x_0.dtype)).float(), eps)
 
 
 def _tables(schedule: Schedule, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -196,8 +196,7 @@ class Trainer:
             # Processes exchange gradients once an update, with the last part; that is decided by the forward pass.
             with self.accelerator.no_sync(self._forward) if part < o.accumulate - 1 else nullcontext():
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                    loss = simple_loss(self._forward, x_0, self.schedule, generator, coarse=o.coarse)
-                    loss = loss / o.accumulate
+                    loss = simple_loss(self._forward, x_0, self.schedule, generator) / o.accumulate
                 self.accelerator.backward(loss)
             total += loss.detach()
         self.accelerator.clip_grad_norm_(self.network.parameters(), o.clip)
