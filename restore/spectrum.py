@@ -201,12 +201,7 @@ class Spectrum:
         a, s = per_image(alpha, x), per_image(sigma, x)
         mean, directions = x.new_tensor(self.mean)[:, None, None], x.new_tensor(self.directions)
         modes = _transform(torch.einsum("dc,nchw->ndhw", directions, x - a * mean), FREQUENCIES)
-        frequency = _frequencies(height, width, FREQUENCIES).to(x)
-        tint, amplitude, slope = (
-            x.new_tensor(v)[:, None, None] for v in (self.tint, self.amplitude, self.slope)
-        )
-        deviation = torch.where(frequency == 0, tint, amplitude * frequency.clamp(min=1e-9) ** -slope)
-        variance = height * width * deviation**2
+        variance = _variances(self, height, width, FREQUENCIES).to(x)
         modes = modes * (a * variance / (a**2 * variance + s**2 + 1e-30))
         estimate = mean + torch.einsum("dc,ndhw->nchw", directions, _inverse(modes, height, width))
         return estimate.to(x_t.dtype)
@@ -278,3 +273,16 @@ def _frequencies(height: int, width: int, count: int) -> Tensor:
         rows = torch.arange(min(count, height), dtype=torch.float64) * side / height
         columns = torch.arange(min(count, width), dtype=torch.float64) * side / width
         return torch.hypot(rows[:, None], columns)
+
+
+@lru_cache(maxsize=32)
+def _variances(spectrum: Spectrum, height: int, width: int, count: int) -> Tensor:
+    """Of each coefficient of pictures of one size, ``(C, count, count)`` float64."""
+    with torch.inference_mode(False):
+        frequency = _frequencies(height, width, count)
+        tint, amplitude, slope = (
+            torch.tensor(v, dtype=torch.float64)[:, None, None]
+            for v in (spectrum.tint, spectrum.amplitude, spectrum.slope)
+        )
+        deviation = torch.where(frequency == 0, tint, amplitude * frequency.clamp(min=1e-9) ** -slope)
+        return height * width * deviation**2
