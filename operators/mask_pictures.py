@@ -13,8 +13,9 @@ from torch import Tensor
 
 from operators.arguments import as_pair
 
-#: A picture of which more than this share is between black and white is hardly one of a mask.
-MOST_GREY = 0.5
+#: A picture of which more than this share is between black and white is hardly one of a mask, unless it has no more
+#: greys than so many, such as a brush of half its strength leaves.
+MOST_GREY, FEW_GREYS = 0.5, 4
 
 
 def mask_from_image(
@@ -39,8 +40,9 @@ def mask_from_image(
         transparent: "black": the picture lies on a black ground, so that what is transparent counts as black.
             "fill": the hole was made with an eraser; what is more than half transparent is to be filled in,
             and colours do not count.
-        resize: resize a picture of another size, instead of refusing it. A larger one loses nothing: a pixel is to be
-            filled in if any of those that it stands for is. A smaller one is enlarged by its nearest pixels.
+        resize: resize a picture of another size, instead of refusing it. Of a larger one no scratch is lost: a pixel is
+            to be filled in if any of those that it stands for is, and what is measured shrinks by as much. A smaller
+            one is enlarged by its nearest pixels.
 
     Returns:
         ``(H, W)`` boolean, True = measured.
@@ -68,12 +70,18 @@ def mask_from_image(
         mask = alpha > 0.5
     else:
         brightness = values if alpha is None else values * alpha
-        grey = float(np.mean(np.abs(brightness - 0.5) < 0.4))
-        if grey > MOST_GREY:
+        grey = brightness[np.abs(brightness - 0.5) < 0.4]
+        if grey.size > MOST_GREY * brightness.size and len(np.unique(grey.round(2))) > FEW_GREYS:
+            hint = (
+                'Say transparent="fill" if the hole was made with an eraser'
+                if alpha is not None and (alpha <= 0.5).any()
+                else "Were the picture and the mask swapped?"
+            )
             warnings.warn(
-                f"{grey:.0%} of {repr(str(picture)) if isinstance(picture, str | os.PathLike) else 'the picture'} is "
-                f"neither black nor white, as in a photograph and not as in a mask; what is brighter than half is "
-                f"taken for white. Were the picture and the mask swapped?",
+                f"{grey.size / brightness.size:.0%} of "
+                f"{repr(str(picture)) if isinstance(picture, str | os.PathLike) else 'the picture'} is neither black "
+                f"nor white, as in a photograph and not as in a mask; what is brighter than half is taken for white. "
+                f"{hint}",
                 stacklevel=2,
             )
         bright = brightness > 0.5

@@ -72,6 +72,9 @@ class Spectrum:
     end: float = 24.0
 
     def __post_init__(self) -> None:
+        for name in ("mean", "tint", "amplitude", "slope"):  # Lists will do, too.
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "directions", tuple(tuple(row) for row in self.directions))
         each = {name: getattr(self, name) for name in ("mean", "tint", "amplitude", "slope")}
         channels = len(self.mean)
         if not channels or any(

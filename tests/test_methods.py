@@ -563,7 +563,8 @@ def test_methods_by_name():
     own = SDEdit(strength=0.2)
     assert as_method(own) is own
     assert as_method("dps:zeta=0.3,clip=False") == DPS(zeta=0.3, clip=False)
-    assert as_method("tds: particles=8 ,twist=mmps", threshold=0.25) == TDS(
+    assert as_method("dps:zeta=none,clip=true") == DPS(zeta=None, clip=True)
+    assert as_method(" tds : particles=8 ,twist=mmps", threshold=0.25) == TDS(
         particles=8, twist="mmps", threshold=0.25
     )
     with pytest.raises(ValueError, match=r"unknown method 'magic'; known are .*dps"):
@@ -582,11 +583,15 @@ def test_methods_by_name():
         ("dps:zeta", {}, ValueError, "'zeta' is not of the form option=value"),
         ("dps:zeta=1,zeta=2", {}, ValueError, "zeta is given twice"),
         ("dps:zeta=1", {"zeta": 2}, TypeError, "zeta is given in 'dps:zeta=1' and as zeta=2: give it once"),
-        ("dps:zeta=large", {}, TypeError, "dps's zeta is float | None, not the word 'large'"),
+        ("dps:zeta=large", {}, TypeError, r"dps's zeta is float \| None, not 'large'"),
+        ("dps:zeta=1for", {}, TypeError, "not '1for'"),
+        ("dps:zeta=[1]", {}, TypeError, r"not \[1\]"),
         ("dps:zeta=-1", {}, ValueError, "at least 0, not -1"),
         ("dps:steps=9", {}, TypeError, "no option 'steps'.*give steps beside the method"),
+        ("dps:stepz=1,zeta=2", {}, TypeError, r"no option 'stepz'; its options are [^()]*$"),
         ("magic:zeta=1", {}, ValueError, "unknown method 'magic'"),
-        ("auto:steps=9", {}, TypeError, "'auto' chooses its settings itself: leave steps out"),
+        ("auto:steps=9", {}, TypeError, "'auto' chooses a method and its settings itself: leave steps out"),
+        ("auto:", {}, TypeError, "give it to solve as it is"),
     ],
 )
 def test_options_in_a_methods_name_that_make_no_sense(text, options, error, words):

@@ -245,13 +245,13 @@ def test_colour_bar(shape):
 def test_maps_refuse():
     with pytest.raises(ValueError, match="at least 2 draws"):
         deviation_map(np.zeros((1, 8, 8)))
-    for picture in (
-        np.zeros((8, 9, 3)),
-        np.zeros((8, 9)),
-        torch.zeros(3, 8, 9),
-    ):  # Rows that would pass for draws.
+    # Rows that would pass for draws, and a picture without any.
+    arrays = [np.zeros(shape) for shape in ((8, 9, 3), (8, 9, 1), (8, 9))]
+    for picture in (*arrays, torch.zeros(3, 8, 9), Image.new("L", (9, 8))):
         with pytest.raises(ValueError, match="samples is one picture"):
             deviation_map(picture)
+    for draws in (np.zeros((5, 8, 9)), torch.zeros(5, 8, 9), [np.zeros((8, 9, 3))] * 2):
+        assert deviation_map(draws, colorbar=False).size == (9, 8)
     with pytest.raises(ValueError, match="batch of 2"):
         deviation_map(np.zeros((3, 2, 8, 8, 3)))
     with pytest.raises(ValueError, match=r"samples\[1\] is \(1, 8, 9\)"):

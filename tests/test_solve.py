@@ -584,7 +584,21 @@ MISUSE = {
     "ddrm, of a blur that has a decomposition with another border": (
         {"method": "ddrm", "operator": Blur(gaussian_kernel(1.0, 3), boundary="reflect")},
         ValueError,
-        r'got Blur\. Methods that will do: .*\. A blur has such a decomposition with boundary="circular"$',
+        r'got Blur\. Methods that will do: .*\. Blur has a decomposition with boundary="circular", for borders',
+    ),
+    "ddrm, of a blur without a border": (
+        {"method": "ddrm", "operator": Blur(gaussian_kernel(1.0, 3), boundary="valid")},
+        ValueError,
+        r"got Blur\. Methods that will do: [a-z_, ]*$",
+    ),
+    "ddrm, of a blur and photons": (
+        {
+            "method": "ddrm",
+            "operator": Blur(gaussian_kernel(1.0, 3), boundary="reflect"),
+            "noise": restore.PoissonNoise(99.0),
+        },
+        ValueError,
+        r"decomposition and Gaussian noise.*got Blur.*Methods that will do: [a-z_, ]*$",
     ),
     "repaint with noise": (
         {"method": "repaint", "operator": MASK, "noise": 0.1},

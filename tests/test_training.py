@@ -666,6 +666,24 @@ def test_a_state_that_is_older_than_an_option_goes_on_with_its_default(crops, tm
     assert_same(weights(run), whole[0])
 
 
+def test_a_state_with_an_option_that_is_no_more(crops, tmp_path):
+    """It may go on where the option was off; else it would go on as something else."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    trainer(crops, tmp_path).run(1)
+    with safe_open(tmp_path / STATE, framework="pt") as file:
+        about = json.loads(file.metadata()["restore"])
+    for value in (0.0, 0.5):
+        about["options"]["coarse"] = value
+        save_file(load_file(tmp_path / STATE), tmp_path / STATE, metadata={"restore": json.dumps(about)})
+        if value:
+            with pytest.raises(ValueError, match=r"coarse was 0\.5 and is no longer an option"):
+                trainer(crops, tmp_path, resume=True)
+        else:
+            assert trainer(crops, tmp_path, resume=True).step == 1
+
+
 def test_resuming_another_network_is_refused(crops, tmp_path):
     trainer(crops, tmp_path).run(1)
     with pytest.raises(ValueError, match="the state of another network"):

@@ -44,7 +44,7 @@ def _one_line(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
     """A warning as a user of the shell wants it: what it says, and not the line of Python that it came from."""
-    return f"warning: {message}\n"
+    return f"warning: {' '.join(str(message).split())}\n"
 
 
 def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> int:

@@ -112,7 +112,7 @@ def as_method(method: str | Method, **options: Any) -> Method:
     Raises:
         ValueError: If there is no method of that name, or an option has no value.
         TypeError: If an option is not known, given twice, or a word in place of a number, or options come with an
-            instance.
+            instance; for ``"auto"``, which :func:`restore.solve` alone knows.
 
     Example:
         >>> as_method("dps", zeta=0.3)
@@ -129,8 +129,9 @@ def as_method(method: str | Method, **options: Any) -> Method:
     if not isinstance(method, str):
         raise TypeError(f"a method is a name or an instance of Method, not {method!r}")
     name, told = name_and_options(method)
-    if name.lower() == "auto" and told:
-        raise TypeError(f"'auto' chooses its settings itself: leave {', '.join(told)} out, or name a method")
+    if name.lower() == "auto":
+        without = f"leave {', '.join(told)} out" if told else "give it to solve as it is, 'auto'"
+        raise TypeError(f"'auto' chooses a method and its settings itself: {without}, or name a method")
     cls = REGISTRY.get(name.lower())
     if cls is None:
         raise ValueError(f"unknown method {name!r}; known are auto, {', '.join(REGISTRY)}")
@@ -143,13 +144,13 @@ def as_method(method: str | Method, **options: Any) -> Method:
     unknown = sorted(options.keys() - known.keys())
     if unknown:
         listed = ", ".join(f"{k}={v!r}" for k, v in known.items())
-        elsewhere = {"steps", "sampler", "samples", "seed"}.intersection(unknown)
-        hint = f" (give {elsewhere.pop()} beside the method, not as its option)" if elsewhere else ""
+        beside = unknown[0] in ("steps", "sampler", "samples", "seed")
+        hint = f" (give {unknown[0]} beside the method, not as its option)" if beside else ""
         raise TypeError(f"{name} has no option {unknown[0]!r}; its options are {listed or 'none'}{hint}")
     for option in fields(cls):
         given = options.get(option.name)
-        if isinstance(given, str) and "str" not in str(option.type):
-            raise TypeError(f"{name}'s {option.name} is {option.type}, not the word {given!r}")
+        if isinstance(given, (str, list, tuple, dict, set, complex)) and "str" not in str(option.type):
+            raise TypeError(f"{name}'s {option.name} is {option.type}, not {given!r}")
     return cls(**options)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import warnings
 from typing import Any
 
 
@@ -27,12 +28,18 @@ def name_and_options(text: str) -> tuple[str, dict[str, Any]]:
         if key.strip() in options:
             raise ValueError(f"{text!r}: {key.strip()} is given twice")
         options[key.strip()] = _value(value)
-    return name, options
+    return name.strip(), options
 
 
 def _value(text: str) -> Any:
-    """A number, True, False or None; anything else is a word."""
+    """A number, True, False or None, or a word in quotation marks; anything else is a word."""
+    words = {"true": True, "false": False, "none": None}
+    text = text.strip()
+    if text.lower() in words:
+        return words[text.lower()]
     try:
-        return ast.literal_eval(text.strip())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)  # Of "1for" and the like.
+            return ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        return text.strip()
+        return text

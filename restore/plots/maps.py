@@ -53,8 +53,8 @@ def deviation_map(
     """
     if _is_one_picture(samples):
         raise ValueError(
-            f"samples is one picture, {tuple(samples.shape)}; expected draws of one picture along the first axis, as "
-            f"solve(..., samples=8) returns"
+            "samples is one picture; expected draws of one picture along the first axis, as solve(..., samples=8) "
+            "returns, or a list of pictures"
         )
     count = 0
     mean = square = torch.zeros(0)
@@ -113,12 +113,12 @@ def difference_map(
 
 
 def _is_one_picture(samples: Any) -> bool:
-    """Whether an array is ``(H, W)``, or ``(H, W, 3)``, or a tensor ``(C, H, W)``: its rows would pass for draws."""
+    """Whether it is one picture, ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)``, or PIL's: rows would pass for draws."""
     if isinstance(samples, Tensor):
-        return samples.ndim <= 3
-    return isinstance(samples, np.ndarray) and (
-        samples.ndim < 3 or (samples.ndim == 3 and samples.shape[-1] == 3)
-    )
+        return samples.ndim < 3 or (samples.ndim == 3 and len(samples) in (1, 3))
+    if isinstance(samples, np.ndarray):
+        return samples.ndim < 3 or (samples.ndim == 3 and samples.shape[-1] in (1, 3, 4))
+    return not hasattr(samples, "__iter__")
 
 
 def _single(image: Any, name: str) -> Tensor:

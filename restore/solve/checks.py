@@ -33,6 +33,8 @@ from restore.quality import QualityWarning
 #: Standard deviation of what rounding to whole numbers changes.
 ROUNDING = 12**-0.5
 
+DECOMPOSITION = "an operator with a fast singular value decomposition"
+
 
 def suited(
     method: type[Method] | Method, operator: Operator, noisy: bool, poisson: bool = False
@@ -49,11 +51,8 @@ def suited(
     binary = mask is not None and bool(((mask.mask == 0) | (mask.mask == 1)).all())
     held = {
         "linear": (isinstance(operator, LinearOperator), "a linear operator"),
-        "svd": (operator.has_svd, "an operator with a fast singular value decomposition"),
-        "svd-if-noisy": (
-            operator.has_svd or not noisy,
-            "an operator with a fast singular value decomposition",
-        ),
+        "svd": (operator.has_svd, DECOMPOSITION),
+        "svd-if-noisy": (operator.has_svd or not noisy, DECOMPOSITION),
         "mask": (binary, "a Mask of zeros and ones"),
         "noise-free": (not noisy, "a measurement without noise (noise=0)"),
     }
@@ -73,11 +72,15 @@ def check_method(method: Method, operator: Operator, noise: Tensor, poisson: Poi
         able = [n for n, other in REGISTRY.items() if not suited(other, operator, noisy, poisson is not None)]
         because = noisy and not {"noise-free", "svd-if-noisy"}.isdisjoint(method.needs)
         given = f"{type(operator).__name__}{' with noise' if because else ''}"
-        of_svd = "svd" in method.needs or (noisy and "svd-if-noisy" in method.needs)
-        circular = isinstance(operator, Blur) and not operator.has_svd and of_svd
+        # A border of the picture, and not "valid", which is none: a circular blur measures as many pixels.
+        bordered = isinstance(operator, Blur) and operator.boundary != "valid" and lacking == [DECOMPOSITION]
         raise ValueError(
             f"{method.name} needs {' and '.join(lacking)}; got {given}. Methods that will do: {', '.join(able)}"
-            + ('. A blur has such a decomposition with boundary="circular"' if circular else "")
+            + (
+                '. Blur has a decomposition with boundary="circular", for borders that wrap'
+                if bordered
+                else ""
+            )
         )
 
 

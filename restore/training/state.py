@@ -82,8 +82,13 @@ def load_state(
     free = {"steps", "save_every", "sample_every", "validate_every", "compile"}
     now = asdict(options)
     changed = [k for k in now if k not in free and before[k] != now[k]]
-    if changed:
-        told = ", ".join(f"{k} was {before[k]} and is {now[k]}" for k in changed)
+    # An option that is no more was off by default.
+    gone = [k for k in before if k not in now and before[k]]
+    if changed or gone:
+        told = ", ".join(
+            [f"{k} was {before[k]} and is {now[k]}" for k in changed]
+            + [f"{k} was {before[k]} and is no longer an option" for k in gone]
+        )
         raise ValueError(
             f"cannot go on exactly with other options ({told}): start anew from the saved prior instead"
         )

@@ -166,31 +166,36 @@ class TestPictures:
 
     @given(st.tuples(*[st.integers(1, 40)] * 4), st.integers(0, 2**32 - 1))
     def test_resizing_loses_no_scratch_and_no_place(self, sides, seed):
-        height, width, *wanted = sides
-        hole = np.random.default_rng(seed).random((height, width)) < 0.02
+        def stands_for(old, new):
+            """``(new, old)``: which old pixels each new one stands for, in one direction."""
+            first = np.arange(new) * old // new
+            if new >= old:
+                return first[:, None] == np.arange(old)  # The nearest.
+            return np.searchsorted(first, np.arange(old), "right") - 1 == np.arange(new)[:, None]
+
+        shape, wanted = sides[:2], sides[2:]
+        hole = np.random.default_rng(seed).random(shape) < 0.1
+        rows, columns = (stands_for(*pair) for pair in zip(shape, wanted, strict=True))
         resized = ~mask_from_image(hole, wanted, resize=True).numpy()
-        assert resized.shape == tuple(wanted)
-        rows, columns = hole.nonzero()
-        if wanted[0] <= height and wanted[1] <= width:  # Every pixel lies in one of the smaller picture's.
-            at = [np.arange(n) * side // n for n, side in zip(wanted, (height, width), strict=True)]
-            expected = np.zeros(wanted, bool)
-            expected[
-                np.searchsorted(at[0], rows, "right") - 1, np.searchsorted(at[1], columns, "right") - 1
-            ] = True
-            np.testing.assert_array_equal(resized, expected)
-        elif wanted[0] >= height and wanted[1] >= width:
-            nearest = np.arange(wanted[0]) * height // wanted[0], np.arange(wanted[1]) * width // wanted[1]
-            np.testing.assert_array_equal(resized, hole[np.ix_(*nearest)])
+        np.testing.assert_array_equal(resized, rows.astype(int) @ hole @ columns.T > 0)
+        kept = mask_from_image(~hole, wanted, "keep", resize=True).numpy()
+        np.testing.assert_array_equal(kept, ~resized)
+        assert resized.any() == hole.any()
 
     def test_a_photograph_in_place_of_a_mask(self):
         photograph = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
         with pytest.warns(UserWarning, match=r"\d+% of the picture is neither black nor white.*swapped\?"):
             mask_from_image(photograph)
+        erased = np.dstack([photograph, np.where(HOLE, 0, 255).astype(np.uint8)])
+        erased[~HOLE, :3] = 128 + np.arange((~HOLE).sum())[:, None] // 2
+        with pytest.warns(UserWarning, match='transparent="fill" if the hole was made with an eraser'):
+            mask_from_image(erased)
 
     def test_soft_edges_are_no_photograph(self, recwarn):
         ramp = np.linspace(0, 255, 9).astype(np.uint8)[None].repeat(6, 0)
         ramp[:, 6:], ramp[:, :3] = 255, 0
         mask_from_image(ramp)
+        mask_from_image(np.where(KEEP, 128, 0).astype(np.uint8))  # A brush of half its strength.
         assert not recwarn
 
     @pytest.mark.parametrize(
