@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from restore.deadleaves import dead_leaves as dead_leaves_picture
 from restore.randomness import stream_seed
 
 LEAVES_SIDE = 256  # Of dead-leaves pictures, in pixels; larger for crops of more than half of it.
+#: Nearly whole pictures are kept with a crop's side as their shorter one, and with so many pixels more.
+WHOLE_MARGIN = 16
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"})
 
 
@@ -72,6 +75,15 @@ def split(
     return [p for p in others if p not in chosen], named + held_out
 
 
+@dataclass(frozen=True)
+class _Source:
+    """Pictures ``(H, W, C)``, and what share of the crops comes from them; where ``side`` is set, of that side only."""
+
+    images: Sequence[np.ndarray]
+    share: float
+    side: int | None = None
+
+
 class Crops:
     """Random crops from pictures that are held as uint8 on the device.
 
@@ -87,6 +99,9 @@ class Crops:
         flip: Mirror half of the crops.
         scales: How many times a picture may be halved (0: full size only).
         per_octave: At how many sizes a picture is kept per halving: 2 adds those between, at factors of 1.41.
+        whole: Share of the crops that show nearly a whole picture, below 1: for each size of crops, pictures are also
+            kept with that as their shorter side, and with 16 pixels more. What a thing is, and so its colour, is
+            told by the whole of it.
         dead_leaves: Share of the crops that come from dead-leaves pictures (:mod:`restore.deadleaves`) in the
             colours of the photographs, below 1. As many are made as have that share of the photographs' pixels.
         seed: Seed of the dead leaves.
@@ -111,6 +126,7 @@ class Crops:
         flip: bool = True,
         scales: int = 2,
         per_octave: int = 1,
+        whole: float = 0.0,
         dead_leaves: float = 0.0,
         seed: int = 0,
         progress: bool = False,
@@ -120,6 +136,13 @@ class Crops:
             raise ValueError(
                 "no pictures to train on: all that were found are held out for validation, or there were none"
             )
+        for name, share in (("whole", whole), ("dead_leaves", dead_leaves)):
+            if not 0 <= share < 1:
+                raise ValueError(f"{name} is a share of the crops, from 0 to below 1, not {share}")
+        if whole + dead_leaves >= 1:
+            raise ValueError(
+                f"whole ({whole}) and dead_leaves ({dead_leaves}) leave no crops for other pictures"
+            )
         with ThreadPoolExecutor() as pool:  # Decoding releases the interpreter lock.
             pyramids = list(pool.map(lambda p: _pyramid(p, min(sides), channels, scales, per_octave), paths))
         images = [image for pyramid in pyramids for image in pyramid]
@@ -128,8 +151,14 @@ class Crops:
                 f"none of the {len(paths)} pictures is at least {max(sides)} pixels high and wide: "
                 f"use larger pictures or smaller crops"
             )
-        leaves = _leaves(images, dead_leaves, max(LEAVES_SIDE, 2 * max(sides)), seed, progress)
-        self._fill(images + leaves, sides, device, flip, dead_leaves, len(leaves))
+        sources = [_Source(images, 1 - whole - dead_leaves)]
+        for side in dict.fromkeys(sides if whole else ()):
+            reduced = [_reduced(p[0], least) for p in pyramids if p for least in (side, side + WHOLE_MARGIN)]
+            sources.append(_Source([image for image in reduced if image is not None], whole, side))
+        if dead_leaves:
+            leaves = _leaves(images, dead_leaves, max(LEAVES_SIDE, 2 * max(sides)), seed, progress)
+            sources.append(_Source(leaves, dead_leaves))
+        self._fill(sources, sides, device, flip)
 
     @classmethod
     def from_arrays(
@@ -145,18 +174,13 @@ class Crops:
         if len({image.shape[2] for image in images}) != 1:
             raise ValueError("expected at least one array, all with the same number of channels")
         crops = cls.__new__(cls)
-        crops._fill(list(images), (size,), device, flip)
+        crops._fill([_Source(images, 1.0)], (size,), device, flip)
         return crops
 
     def _fill(
-        self,
-        images: list[np.ndarray],
-        sides: tuple[int, ...],
-        device: str | torch.device,
-        flip: bool,
-        share: float = 0.0,
-        synthetic: int = 0,
+        self, sources: Sequence[_Source], sides: tuple[int, ...], device: str | torch.device, flip: bool
     ) -> None:
+        images = [image for source in sources for image in source.images]
         self.size, self.sides, self.flip, self.device = sides[0], sides, flip, torch.device(device)
         self.channels = images[0].shape[2]
         self.count = len(images)
@@ -170,12 +194,14 @@ class Crops:
         # Which picture: a uniform number against these edges. float64, since small pictures have small shares.
         self._drawn = {}
         for side in sides:
-            (large,) = (shapes >= side).all(1).nonzero(as_tuple=True)
-            shares = areas[large].double().sqrt()
-            if synthetic:  # They are the last, and all large enough.
-                shares[:-synthetic] *= (1 - share) / shares[:-synthetic].sum()
-                shares[-synthetic:] *= share / shares[-synthetic:].sum()
-            self._drawn[side] = large.to(device), torch.cumsum(shares / shares.sum(), 0).to(device)
+            chances = areas.double().sqrt() * (shapes >= side).all(1)
+            first = 0
+            for source in sources:
+                part = chances[first : first + len(source.images)]
+                part *= source.share / part.sum() if source.side in (None, side) else 0
+                first += len(source.images)
+            (used,) = chances.nonzero(as_tuple=True)
+            self._drawn[side] = used.to(device), torch.cumsum(chances[used] / chances.sum(), 0).to(device)
 
     def __len__(self) -> int:
         return self.count
@@ -214,8 +240,6 @@ def _leaves(
     images: Sequence[np.ndarray], share: float, side: int, seed: int, progress: bool
 ) -> list[np.ndarray]:
     """Dead-leaves pictures in the colours of pictures, with ``share`` times as many pixels as those have."""
-    if not 0 <= share < 1:
-        raise ValueError(f"dead_leaves is a share of the crops, from 0 to below 1, not {share}")
     from PIL import Image
     from tqdm import tqdm
 
@@ -228,6 +252,19 @@ def _leaves(
         leaves = dead_leaves_picture(side, own, colours=np.repeat(colours, 3 // channels, 1))
         made.append(leaves if channels == 3 else np.asarray(Image.fromarray(leaves).convert("L"))[..., None])
     return made
+
+
+def _reduced(pixels: np.ndarray, least: int) -> np.ndarray | None:
+    """A picture with a shorter side of ``least``; nothing if it is smaller."""
+    from PIL import Image
+
+    factor = least / min(pixels.shape[:2])
+    if factor > 1:
+        return None
+    shape = [max(least, round(n * factor)) for n in pixels.shape[1::-1]]
+    image = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
+    reduced = np.asarray(image.resize((shape[0], shape[1]), Image.Resampling.LANCZOS))
+    return reduced if reduced.ndim == 3 else reduced[..., None]
 
 
 def _pyramid(path: Path, size: int, channels: int, scales: int, per_octave: int) -> list[np.ndarray]:

@@ -323,6 +323,53 @@ def test_the_largest_crop_must_fit(tmp_path):
         Crops([save(tmp_path / "a.png", located(20, 30))], (8, 24))
 
 
+# ------------------------------------------------------------------------------------------- nearly whole pictures
+
+
+def gradual(height, width):
+    """A picture whose red rises from its left to its right, and green from top to bottom, whatever its size."""
+    rows, columns = (np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width
+    return np.rint(np.stack(np.broadcast_arrays(255 * columns, 255 * rows[:, None], 0), -1)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_share_of_the_crops_show_whole_pictures(tmp_path, channels):
+    path, share, count = save(tmp_path / "a.png", gradual(200, 300)), 0.3, 3000
+    crops = Crops([path], (16, 64), channels=channels, scales=0, whole=share, flip=False)
+    sizes = [[200, 300], [16, 24], [32, 48], [64, 96], [80, 120]]
+    assert crops._shapes.tolist() == sizes
+    for side, (small, large) in {16: (24, 48), 64: (96, 120)}.items():
+        batch = levels(crops.batch(count, seeded(3), side))
+        assert batch.shape == (count, channels, side, side)
+        if channels == 1:
+            continue
+        wide = (batch[:, 0, 0, -1] - batch[:, 0, 0, 0]).double() / (side - 1) / 255  # Of a pixel: 1 / width.
+        widths = torch.tensor([300, large, small]).double()
+        nearest = (1 / wide.clamp(min=1e-6)[:, None] - widths).abs().argmin(1)
+        whole = float((nearest > 0).double().mean())
+        assert abs(whole - share) < 4 * math.sqrt(share * (1 - share) / count)
+        # Among themselves as all pictures: by the square root of their pixels.
+        of_whole = float((nearest == 1).sum() / (nearest > 0).sum())
+        assert of_whole == pytest.approx(large / (large + small), abs=4 * math.sqrt(0.25 / (share * count)))
+
+
+def test_pictures_too_small_to_be_reduced_are_not_enlarged(tmp_path):
+    paths = [save(tmp_path / "a.png", gradual(20, 20)), save(tmp_path / "b.png", gradual(18, 90))]
+    crops = Crops(paths, (8, 18), scales=0, whole=0.5)
+    assert crops._shapes.tolist() == [[20, 20], [18, 90], [8, 8], [8, 40], [18, 18], [18, 90]]
+    assert crops.batch(30, seeded(), 18).shape == (30, 3, 18, 18)
+
+
+def test_whole_pictures_join_dead_leaves_and_leave_the_others(tmp_path):
+    path = save(tmp_path / "a.png", gradual(300, 300))
+    plain, all_three = Crops([path], 16), Crops([path], 16, whole=0.25, dead_leaves=0.25)
+    assert torch.equal(all_three._pixels[: len(plain._pixels)], plain._pixels)
+    assert len(all_three) == len(plain) + 2 + 1
+    shares = torch.diff(all_three._drawn[16][1], prepend=torch.zeros(1))
+    parts = [float(part.sum()) for part in shares.split([len(plain), 2, 1])]
+    assert parts == pytest.approx([0.5, 0.25, 0.25])
+
+
 # ------------------------------------------------------------------------------------------- dead leaves
 
 
@@ -362,8 +409,15 @@ def test_grey_dead_leaves(tmp_path):
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
 def test_a_share_that_is_none(tmp_path, share):
-    with pytest.raises(ValueError, match="dead_leaves is a share of the crops"):
-        Crops([save(tmp_path / "a.png", located(20, 20))], 8, dead_leaves=share)
+    path = save(tmp_path / "a.png", located(20, 20))
+    for name in ("dead_leaves", "whole"):
+        with pytest.raises(ValueError, match=f"{name} is a share of the crops"):
+            Crops([path], 8, **{name: share})
+
+
+def test_shares_that_leave_nothing(tmp_path):
+    with pytest.raises(ValueError, match="leave no crops for other pictures"):
+        Crops([save(tmp_path / "a.png", located(20, 20))], 8, whole=0.5, dead_leaves=0.5)
 
 
 # ------------------------------------------------------------------------------------------- kinds of files

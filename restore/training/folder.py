@@ -87,6 +87,7 @@ def train(
         chosen.sides,
         flip=chosen.flip,
         per_octave=chosen.per_octave,
+        whole=chosen.whole,
         dead_leaves=chosen.dead_leaves,
         seed=chosen.seed,
         progress=progress and PartialState().is_main_process,

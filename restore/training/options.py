@@ -29,6 +29,7 @@ class TrainingOptions:
         flip: Mirror half of the crops.
         scales: How many times a picture may be halved.
         per_octave: At how many sizes a picture is kept per halving: 2 adds those between, at factors of 1.41.
+        whole: Share of the crops that show nearly a whole picture, reduced to the crop's size, below 1.
         dead_leaves: Share of the crops that come from synthetic dead-leaves pictures, below 1.
         spectrum: At high noise, the trained prior estimates with a Gaussian of the crops' mean colour and spectrum, in
             place of the network: for pictures of many things, not for faces that are all in one place.
@@ -53,6 +54,7 @@ class TrainingOptions:
     flip: bool = True
     scales: int = 2
     per_octave: int = 1
+    whole: float = 0.0
     dead_leaves: float = 0.0
     spectrum: bool = False
     seed: int = 0
@@ -68,8 +70,14 @@ class TrainingOptions:
             raise ValueError(f"crop must be at least 1, or several like '64,96,128', not {self.crop!r}")
         if len(self.sides) == 1:  # "64" of a command line is 64, and goes on where 64 stopped.
             object.__setattr__(self, "crop", self.sides[0])
-        if not 0 <= self.dead_leaves < 1:
-            raise ValueError(f"dead_leaves must lie in [0, 1), not {self.dead_leaves}")
+        for name in ("whole", "dead_leaves"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
+        if self.whole + self.dead_leaves >= 1:
+            raise ValueError(
+                f"whole and dead_leaves are shares of the same crops, and leave none for others: "
+                f"{self.whole} and {self.dead_leaves}"
+            )
         if self.spectrum and self.sides[0] < MEASURED:
             raise ValueError(
                 f"a spectrum is measured of crops of at least {MEASURED} pixels, not {self.sides[0]}: "
