@@ -1,12 +1,17 @@
-"""Train a prior on a folder of pictures, as the one in the package was trained.
+"""Train a prior on a folder of pictures, as the one in the package was trained, but for its last updates.
 
     python examples/train_prior.py PHOTOS -o my-prior
     python examples/inpaint.py img.png mask.png --prior my-prior
 
 The options below are the recipe of the photo prior (see restore/priors/photo/README.md); what is given on the
 command line comes after them and overrides them: --dead-leaves 0.1 mixes in synthetic pictures, --per-octave 2 keeps
-the photographs at more sizes, --crop 64 takes crops of one size alone. An interrupted training goes on
-with --resume. Several GPUs:
+the photographs at more sizes, --crop 64 takes crops of one size alone. The photo prior was trained in several legs,
+the last of them with half of its crops from nearly whole pictures; the same after a training, from its weights:
+
+    python examples/train_prior.py PHOTOS -o last --init my-prior --steps 3400 --learning-rate 1.6e-4 --warmup 1
+        --decay 1 --crop 64,64,96 --whole 0.5
+
+An interrupted training goes on with --resume. Several GPUs:
 
     torchrun --nproc_per_node 4 examples/train_prior.py PHOTOS -o my-prior
 """

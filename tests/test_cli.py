@@ -163,6 +163,14 @@ def test_a_mask_with_nothing_to_fill_is_refused(pictures, capsys):
     assert not Path("img-inpainted.png").exists()
 
 
+def test_a_mask_that_keeps_nothing_is_refused(pictures, capsys):
+    Image.new("L", (33, 40), 255).save("full.png")
+    assert main(["inpaint", "img.png", "full.png", "--quiet"]) == 2
+    assert (
+        "all of 'full.png' is white, and white is filled in: nothing of 'img.png'" in capsys.readouterr().err
+    )
+
+
 def test_a_mask_that_is_probably_meant_the_other_way_round_is_asked_about(pictures):
     _, hole = pictures
     Image.fromarray(np.uint8(255 * ~hole)).save("inverted.png")

@@ -87,7 +87,7 @@ def common_options() -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--method",
-        help="the method, see `restore methods`, with options as in dps:zeta=0.5 (default: what suits the task)",
+        help="the method, see `restore methods`, with options as in diffpir:zeta=0.3 (default: what suits the task)",
     )
     group.add_argument("--steps", type=_count, help="number of steps: more is finer and slower")
     group.add_argument(

@@ -32,6 +32,12 @@ def inpaint(args: argparse.Namespace) -> None:
     if kept.all():
         fill, keep = ("black", "white") if args.invert_mask else ("white", "black")
         raise ValueError(f"nothing is {fill} in {str(args.mask)!r}: {fill} is filled in, and {keep} is kept")
+    if not kept.any():
+        fill = "black" if args.invert_mask else "white"
+        raise ValueError(
+            f"all of {str(args.mask)!r} is {fill}, and {fill} is filled in: nothing of {str(args.image)!r} "
+            f"would be kept"
+        )
     if (share := float(np.mean(~kept))) > MOST_FILLED and has_wide_hole(Mask(torch.from_numpy(kept))):
         warnings.warn(
             f"{share:.0%} of {str(args.image)!r} is to be filled in, as {str(args.mask)!r} says. "

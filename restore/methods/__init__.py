@@ -148,9 +148,14 @@ def as_method(method: str | Method, **options: Any) -> Method:
         hint = f" (give {unknown[0]} beside the method, not as its option)" if beside else ""
         raise TypeError(f"{name} has no option {unknown[0]!r}; its options are {listed or 'none'}{hint}")
     for option in fields(cls):
-        given = options.get(option.name)
-        if isinstance(given, (str, list, tuple, dict, set, complex)) and "str" not in str(option.type):
-            raise TypeError(f"{name}'s {option.name} is {option.type}, not {given!r}")
+        given, kind = options.get(option.name), str(option.type)
+        if "str" in kind:
+            continue
+        fraction = isinstance(given, float) and kind.startswith("int")
+        if fraction or isinstance(given, (str, list, tuple, dict, set, complex)):
+            words = {"bool": "true or false", "int": "a whole number", "float": "a number"}
+            expected = " or ".join(words.get(part, part.lower()) for part in kind.split(" | "))
+            raise TypeError(f"{name}'s {option.name} is {expected}, not {given!r}")
     return cls(**options)
 
 
