@@ -70,20 +70,7 @@ def mask_from_image(
         mask = alpha > 0.5
     else:
         brightness = values if alpha is None else values * alpha
-        grey = brightness[np.abs(brightness - 0.5) < 0.4]
-        if grey.size > MOST_GREY * brightness.size and len(np.unique(grey.round(2))) > FEW_GREYS:
-            hint = (
-                'Say transparent="fill" if the hole was made with an eraser'
-                if alpha is not None and (alpha <= 0.5).any()
-                else "Were the picture and the mask swapped?"
-            )
-            warnings.warn(
-                f"{grey.size / brightness.size:.0%} of "
-                f"{repr(str(picture)) if isinstance(picture, str | os.PathLike) else 'the picture'} is neither black "
-                f"nor white, as in a photograph and not as in a mask; what is brighter than half is taken for white. "
-                f"{hint}",
-                stacklevel=2,
-            )
+        _warn_of_greys(brightness, alpha, picture)
         bright = brightness > 0.5
         mask = ~bright if white == "fill" else bright
     if size is not None and mask.shape != (wanted := as_pair(size, "size")):
@@ -95,10 +82,27 @@ def mask_from_image(
             )
         for axis, side in enumerate(wanted):
             first = np.arange(side) * mask.shape[axis] // side
-            mask = np.logical_and.reduceat(
-                mask, first, axis=axis
-            )  # Where ``first`` repeats, the pixel itself.
+            # Where ``first`` repeats, as in an enlargement, it is the pixel itself.
+            mask = np.logical_and.reduceat(mask, first, axis=axis)
     return torch.from_numpy(np.ascontiguousarray(mask))
+
+
+def _warn_of_greys(brightness: np.ndarray, alpha: np.ndarray | None, picture: Any) -> None:
+    """Says so where a picture ``(H, W)`` looks like a photograph and not like a mask."""
+    grey = brightness[np.abs(brightness - 0.5) < 0.4]
+    if grey.size <= MOST_GREY * brightness.size or len(np.unique(grey.round(2))) <= FEW_GREYS:
+        return
+    hint = (
+        'Say transparent="fill" if the hole was made with an eraser'
+        if alpha is not None and (alpha <= 0.5).any()
+        else "Were the picture and the mask swapped?"
+    )
+    name = repr(str(picture)) if isinstance(picture, str | os.PathLike) else "the picture"
+    warnings.warn(
+        f"{grey.size / brightness.size:.0%} of {name} is neither black nor white, as in a photograph and not as in a "
+        f"mask; what is brighter than half is taken for white. {hint}",
+        stacklevel=3,
+    )
 
 
 def _read_picture(picture: Any) -> tuple[np.ndarray, np.ndarray | None]:

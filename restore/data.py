@@ -100,8 +100,7 @@ class Crops:
         scales: How many times a picture may be halved (0: full size only).
         per_octave: At how many sizes a picture is kept per halving: 2 adds those between, at factors of 1.41.
         whole: Share of the crops that show nearly a whole picture, below 1: for each size of crops, pictures are also
-            kept with that as their shorter side, and with 16 pixels more. What a thing is, and so its colour, is
-            told by the whole of it.
+            kept with that as their shorter side, and with 16 pixels more.
         dead_leaves: Share of the crops that come from dead-leaves pictures (:mod:`restore.deadleaves`) in the
             colours of the photographs, below 1. As many are made as have that share of the photographs' pixels.
         seed: Seed of the dead leaves.
@@ -263,8 +262,7 @@ def _reduced(pixels: np.ndarray, least: int) -> np.ndarray | None:
         return None
     shape = [max(least, round(n * factor)) for n in pixels.shape[1::-1]]
     image = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
-    reduced = np.asarray(image.resize((shape[0], shape[1]), Image.Resampling.LANCZOS))
-    return reduced if reduced.ndim == 3 else reduced[..., None]
+    return _with_channels(np.asarray(image.resize((shape[0], shape[1]), Image.Resampling.LANCZOS)))
 
 
 def _pyramid(path: Path, size: int, channels: int, scales: int, per_octave: int) -> list[np.ndarray]:
@@ -291,6 +289,10 @@ def _pyramid(path: Path, size: int, channels: int, scales: int, per_octave: int)
             image = octave.resize(shape, Image.Resampling.LANCZOS)
         if min(image.size) < size:
             break
-        pixels = np.asarray(image)
-        levels.append(pixels if pixels.ndim == 3 else pixels[..., None])
+        levels.append(_with_channels(np.asarray(image)))
     return levels
+
+
+def _with_channels(pixels: np.ndarray) -> np.ndarray:
+    """A picture ``(H, W, C)``, where a grey one is ``(H, W)``."""
+    return pixels if pixels.ndim == 3 else pixels[..., None]

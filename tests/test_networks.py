@@ -254,7 +254,7 @@ def test_group_norm_is_another_function_on_every_size():
 def test_the_prior_in_the_package_is_nearly_the_same_function_everywhere(photo):
     """Its attention sees the whole picture, and is to make little of that."""
     with torch.no_grad():
-        assert crop_difference(photo.network, (32, 16), 192, 80, (256, 240)) < 1e-2
+        assert crop_difference(photo.network, (32, 16), 192, 80, (256, 240)) < 5e-3
 
 
 def test_images_of_a_batch_do_not_mix(small):

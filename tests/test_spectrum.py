@@ -377,4 +377,4 @@ def test_the_photo_prior_finds_tints_better_with_it_than_without():
         alpha, sigma = each.schedule(0.9)
         means = (each(alpha * x_0 + sigma * noise, 0.9) - x_0).mean((-2, -1))
         errors.append(float(means.square().mean()))
-    assert errors[0] < 0.9 * errors[1]
+    assert errors[0] < 0.85 * errors[1]

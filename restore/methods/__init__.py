@@ -148,15 +148,19 @@ def as_method(method: str | Method, **options: Any) -> Method:
         hint = f" (give {unknown[0]} beside the method, not as its option)" if beside else ""
         raise TypeError(f"{name} has no option {unknown[0]!r}; its options are {listed or 'none'}{hint}")
     for option in fields(cls):
-        given, kind = options.get(option.name), str(option.type)
-        if "str" in kind:
-            continue
-        fraction = isinstance(given, float) and kind.startswith("int")
-        if fraction or isinstance(given, (str, list, tuple, dict, set, complex)):
-            words = {"bool": "true or false", "int": "a whole number", "float": "a number"}
-            expected = " or ".join(words.get(part, part.lower()) for part in kind.split(" | "))
-            raise TypeError(f"{name}'s {option.name} is {expected}, not {given!r}")
+        if option.name in options:
+            _check_kind(f"{name}'s {option.name}", str(option.type), options[option.name])
     return cls(**options)
+
+
+def _check_kind(what: str, kind: str, given: Any) -> None:
+    """Refuses what is of no use as an option, such as a word in place of a number; ``kind`` is its annotation."""
+    fraction = isinstance(given, float) and kind.startswith("int")
+    if "str" in kind or not (fraction or isinstance(given, (str, list, tuple, dict, set, complex))):
+        return
+    words = {"bool": "true or false", "int": "a whole number", "float": "a number"}
+    expected = " or ".join(words.get(part, part.lower()) for part in kind.split(" | "))
+    raise TypeError(f"{what} is {expected}, not {given!r}")
 
 
 class _Methods(ModuleType):
