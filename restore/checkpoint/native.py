@@ -26,6 +26,7 @@ from restore.checkpoint.files import (
     parse_json,
     read_checkpoint,
 )
+from restore.colours import ColourPrior
 from restore.files import write_atomically
 from restore.prior import Prior
 from restore.schedule import Schedule
@@ -68,6 +69,7 @@ def save_prior(prior: Prior, folder: str | Path, *, dtype: torch.dtype | None = 
         "tile": prior.tile,
         "overlap": prior.overlap,
         **({"spectrum": prior.spectrum.to_config()} if prior.spectrum is not None else {}),
+        **({"given": "luma", "deviation": prior.deviation} if isinstance(prior, ColourPrior) else {}),
     }
     told = json.dumps(config)
     metadata = {
@@ -154,9 +156,26 @@ def load_native(folder: Path, config: dict[str, Any]) -> Prior:
     )
     try:
         sizes = {"tile": config["tile"], "overlap": config["overlap"]}
+        if "given" in config:
+            return _colour_prior(network, schedule, (low, high), described, sizes)
         return Prior(network, schedule, config["prediction"], (low, high), config=described, **sizes)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{source!r} describes nothing that can be built: {error}") from error
+
+
+def _colour_prior(
+    network: nn.Module,
+    schedule: Schedule,
+    value_range: tuple[float, float],
+    described: dict[str, Any],
+    sizes: dict[str, int],
+) -> ColourPrior:
+    given, deviation = described.pop("given"), described.pop("deviation", None)
+    if given != "luma":
+        raise ValueError(
+            f"it is a prior of pictures given {given!r}, and only those given their 'luma' are known"
+        )
+    return ColourPrior(network, schedule, value_range, deviation=deviation, config=described, **sizes)
 
 
 def _check_kinds(config: dict[str, Any], source: str) -> None:
@@ -179,6 +198,7 @@ def _check_kinds(config: dict[str, Any], source: str) -> None:
         "tile": ("a whole number of pixels", side(config["tile"])),
         "overlap": ("a whole number of pixels", side(config["overlap"])),
         "trained_size": ("a side in pixels, or two", size is None or side(size) or pair(size, side)),
+        "deviation": ("a number", config.get("deviation") is None or number(config["deviation"])),
         "name": ("a word", isinstance(config.get("name"), (str, type(None)))),
     }
     for key, (words, fits) in expected.items():

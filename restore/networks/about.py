@@ -18,7 +18,7 @@ def channels_of(network: nn.Module) -> int | None:
 
 def outputs_of(network: nn.Module) -> int | None:
     """How many channels it returns, or None if it does not tell."""
-    value = _told(getattr(network, "unet", network), "out_channels")
+    value = _told(network, "outputs") or _told(getattr(network, "unet", network), "out_channels")
     return value if isinstance(value, int) else None
 
 

@@ -97,6 +97,11 @@ class FoldedUNet(nn.Module):
         return int(self.unet.config.in_channels) // self.fold**2
 
     @property
+    def outputs(self) -> int:
+        """Channels of what it returns."""
+        return int(self.unet.config.out_channels) // self.fold**2
+
+    @property
     def multiple(self) -> int:
         """Heights and widths must be multiples of this."""
         return int(self.fold * 2 ** (len(self.unet.config.block_out_channels) - 1))
@@ -128,6 +133,7 @@ def photo_unet(
     image_channels: int = 3,
     fold: int = 2,
     attention: bool | None = None,
+    out_channels: int | None = None,
 ) -> FoldedUNet:
     """The network of the prior for photographs, which takes any size.
 
@@ -139,6 +145,7 @@ def photo_unet(
         attention: Whether the places of the coarsest level attend to one another. By default they do where that level
             has a sixteenth of the picture's side or less: with more places it would cost more than all else. It
             is told no positions, and changes nothing at first: its output begins at 0.
+        out_channels: Channels of what it returns; those of the picture by default.
 
     Example:
         >>> sum(p.numel() for p in photo_unet().parameters()) / 1e6 < 7.2
@@ -148,7 +155,7 @@ def photo_unet(
     attention = fold * 2**coarser >= 16 if attention is None else attention
     config = {
         "in_channels": folded,
-        "out_channels": folded,
+        "out_channels": (out_channels or image_channels) * fold**2,
         "block_out_channels": list(channels),
         "layers_per_block": layers,
         "down_block_types": ["DownBlock2D"] * coarser + ["AttnDownBlock2D" if attention else "DownBlock2D"],
@@ -166,6 +173,49 @@ def photo_unet(
             nn.init.zeros_(module.to_out[0].weight)
             nn.init.zeros_(module.to_out[0].bias)
     return network
+
+
+def colour_unet(channels: tuple[int, ...] = (32, 48, 64), layers: int = 1, fold: int = 4) -> FoldedUNet:
+    """The network of a :class:`restore.colours.ColourPrior`: from a luma and a noisy chroma to a chroma.
+
+    It works on squares of 4 x 4 pixels, since colours are of things and not of pixels.
+
+    Args:
+        channels: As of :func:`photo_unet`.
+        layers: The same.
+        fold: The same.
+
+    Example:
+        >>> import torch
+        >>> colour_unet((16, 16))(torch.randn(1, 3, 16, 24), torch.tensor([10.0])).shape
+        torch.Size([1, 2, 16, 24])
+    """
+    return photo_unet(channels, layers, fold=fold, out_channels=2)
+
+
+def set_dropout(network: nn.Module, share: float) -> None:
+    """Leaves out a share of the features of every residual block of diffusers, while the network is trained.
+
+    Args:
+        network: A network of ``photo_unet``, ``colour_unet`` or diffusers.
+        share: In [0, 1).
+
+    Raises:
+        TypeError: If the network has no such blocks.
+
+    Example:
+        >>> network = photo_unet((8, 8))
+        >>> set_dropout(network, 0.1)
+        >>> network.unet.mid_block.resnets[0].dropout
+        Dropout(p=0.1, inplace=False)
+    """
+    blocks = [module for module in network.modules() if type(module).__name__ == "ResnetBlock2D"]
+    if not blocks:
+        raise TypeError(
+            f"a {type(network).__name__} has no residual blocks of diffusers: train it without dropout"
+        )
+    for block in blocks:
+        block.dropout = nn.Dropout(share)
 
 
 def _replace_group_norms(module: nn.Module) -> None:

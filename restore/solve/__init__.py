@@ -26,8 +26,8 @@ from restore.quality import judge
 from restore.randomness import Randomness
 from restore.samplers import Sampler, as_sampler
 from restore.solve.checks import (
+    check_condition,
     check_counts,
-    check_labels,
     check_method,
     check_prior,
     check_spelling,
@@ -166,7 +166,7 @@ def solve(
     where = device_for(device, prior, batch)
     denoiser = prior if isinstance(prior, BasePrior) else load_prior(prior)
     check_prior(denoiser, shape, batch, operator)
-    check_labels(denoiser, images)
+    check_condition(denoiser, images)
     if isinstance(denoiser, Prior):
         judge(denoiser, *shape[1:], steps=steps)
     denoiser = denoiser.to(where)
@@ -257,7 +257,7 @@ def sample(
         if not isinstance(denoiser, Prior):
             raise TypeError(f"{denoiser.name!r} takes no class labels: only priors that are networks do")
         denoiser = denoiser.with_labels(class_labels)
-    check_labels(denoiser, shape[0])
+    check_condition(denoiser, shape[0])
     if isinstance(denoiser, Prior):
         judge(denoiser, *shape[2:], steps=steps)
     where = device_for(device, prior, torch.empty(0))

@@ -24,6 +24,7 @@ from operators import (
     Operator,
     PoissonNoise,
 )
+from restore.colours import ColourPrior
 from restore.images import ImageFormat
 from restore.methods import REGISTRY, options_of
 from restore.methods.base import Method
@@ -100,10 +101,14 @@ def check_prior(prior: BasePrior, shape: tuple[int, ...], y: Tensor, operator: O
         )
 
 
-def check_labels(prior: BasePrior, images: int) -> None:
-    """Refuses a conditional prior without labels, or with labels for another number of images."""
+def check_condition(prior: BasePrior, images: int) -> None:
+    """Refuses a conditional prior without labels or luma, or with those for another number of images."""
     if not isinstance(prior, Prior):
         return
+    if isinstance(prior, ColourPrior) and len(prior.given_luma) not in (1, images):
+        raise ValueError(
+            f"the prior has {len(prior.given_luma)} lumas for {images} images: give one, or one per image"
+        )
     labels = prior.class_labels
     if labels is None and prior.needs_labels:
         raise ValueError(

@@ -39,7 +39,8 @@ def train(
         photos: A folder of pictures of any size, searched with its sub-folders. Sub-folders whose name ends in
             ``-val``, and every twentieth of the other pictures, are only used for validation.
         out: The folder that the prior is written to; :func:`restore.load_prior` loads it.
-        network: What to train; by default the network of the prior in the package, from random weights.
+        network: What to train; by default the network of the prior in the package, of pictures or of colours, from
+            random weights.
         init: A prior folder to take the weights to start with from (a new run, unlike ``resume``).
         schedule: The noise schedule; DDPM's linear one by default.
         channels: 3 for colour, 1 for grey pictures, where ``network`` is not given.
@@ -71,13 +72,13 @@ def train(
         )
     paths, held_out = split(find_images(photos), root=photos)
     if network is None:
-        from restore.networks import photo_unet
+        from restore.networks import colour_unet, photo_unet
 
         with torch.random.fork_rng(
             devices=[]
         ):  # The caller's random numbers go on as if nothing had been drawn.
             torch.manual_seed(chosen.seed)
-            network = photo_unet(image_channels=channels)
+            network = colour_unet() if chosen.colours else photo_unet(image_channels=channels)
     if init is not None:
         load_weights(network, Path(init) / "model.safetensors")
     where = device_of(device)

@@ -1,4 +1,4 @@
-"""The loss L_simple, and the moving average of the weights."""
+"""The loss L_simple, that of a prior of colours, and the moving average of the weights."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from restore.colours import colour_target
 from restore.schedule import Schedule, per_image
 
 
@@ -38,14 +39,58 @@ def simple_loss(
         >>> 0.5 < float(loss) < 1.5
         True
     """
+    step, alpha, sigma = _times(x_0, schedule, generator)
+    eps = torch.randn(x_0.shape, generator=generator, device=x_0.device, dtype=x_0.dtype)
+    x_t = per_image(alpha, x_0) * x_0 + per_image(sigma, x_0) * eps
+    return F.mse_loss(network(x_t, step).float(), eps)
+
+
+def colour_loss(
+    network: Callable[[Tensor, Tensor], Tensor],
+    x_0: Tensor,
+    schedule: Schedule,
+    generator: torch.Generator | None = None,
+    *,
+    deviation: float,
+) -> Tensor:
+    """The loss of the network of a :class:`restore.colours.ColourPrior`: of the chroma alone, the luma being known.
+
+    The mean squared error of ``v``, at uniform times. Where noise drowns the colours it is that of the colours, which
+    the network then has to tell from the luma; L_simple would count what is left of them in the noise, next to nothing.
+
+    Args:
+        network: ``network(z, step) -> v``.
+        x_0: Clean pictures ``(B, 3, H, W)`` in the prior's range.
+        schedule: The noise schedule.
+        generator: Where the times and the noise come from, on the device of ``x_0``.
+        deviation: Root mean square of the chroma of pictures.
+
+    Returns:
+        The loss, a scalar.
+
+    Example:
+        >>> grey = torch.zeros(64, 3, 4, 4)
+        >>> loss = colour_loss(lambda z, step: 0 * z[:, 1:], grey, Schedule.linear(), deviation=0.3)
+        >>> bool(0 < loss < 1)
+        True
+    """
+    step, alpha, sigma = _times(x_0, schedule, generator)
+    noise = torch.randn(len(x_0), 2, *x_0.shape[-2:], generator=generator, device=x_0.device, dtype=x_0.dtype)
+    z, v = colour_target(x_0, noise, alpha, sigma, deviation)
+    # What colours are joined from is not of the memory layout that networks are fastest with.
+    return F.mse_loss(network(z.contiguous(memory_format=torch.channels_last), step).float(), v)
+
+
+def _times(
+    x_0: Tensor, schedule: Schedule, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Uniform times: the step numbers that the network is given, ``alpha`` and ``sigma``, all ``(B,)``."""
     batch = len(x_0)
     offset = torch.rand((), generator=generator, device=x_0.device, dtype=torch.float64)
     even = (torch.arange(batch, device=x_0.device, dtype=torch.float64) + offset) / batch
     step = (even * schedule.steps).long().clamp_(max=schedule.steps - 1)
     alphas, sigmas = _tables(schedule, x_0.device)
-    eps = torch.randn(x_0.shape, generator=generator, device=x_0.device, dtype=x_0.dtype)
-    x_t = per_image(alphas[step], x_0) * x_0 + per_image(sigmas[step], x_0) * eps
-    return F.mse_loss(network(x_t, (step + schedule.first_step).to(x_0.dtype)).float(), eps)
+    return (step + schedule.first_step).to(x_0.dtype), alphas[step], sigmas[step]
 
 
 def _tables(schedule: Schedule, device: torch.device) -> tuple[Tensor, Tensor]:

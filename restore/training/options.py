@@ -33,6 +33,9 @@ class TrainingOptions:
         dead_leaves: Share of the crops that come from synthetic dead-leaves pictures, below 1.
         spectrum: At high noise, the trained prior estimates with a Gaussian of the crops' mean colour and spectrum, in
             place of the network: for pictures of many things, not for faces that are all in one place.
+        colours: Train a prior of colours for a given luma (:class:`restore.colours.ColourPrior`), which colours grey
+            pictures.
+        dropout: Share of the features in each block that are left out of an update, against learning pictures by heart.
         seed: Seed of everything.
         save_every: Updates between checkpoints.
         sample_every: Updates between pictures of samples; 0 for none.
@@ -57,6 +60,8 @@ class TrainingOptions:
     whole: float = 0.0
     dead_leaves: float = 0.0
     spectrum: bool = False
+    colours: bool = False
+    dropout: float = 0.0
     seed: int = 0
     save_every: int = 1000
     sample_every: int = 5000
@@ -83,6 +88,12 @@ class TrainingOptions:
                 f"a spectrum is measured of crops of at least {MEASURED} pixels, not {self.sides[0]}: "
                 f"choose another crop"
             )
+        if self.spectrum and self.colours:
+            raise ValueError(
+                "spectrum is for priors of pictures, and colours makes one of colours: choose one of them"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1), not {self.dropout}")
         if self.precision not in ("auto", "fp32", "bf16"):
             raise ValueError(f"precision must be 'auto', 'fp32' or 'bf16', not {self.precision!r}")
         if not 0 <= self.decay <= 1 or not 0 <= self.ema < 1:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from restore.checkpoint import describe_network, save_prior
+from restore.colours import ColourPrior, chroma_of, luma_of
 from restore.data import Crops
+from restore.networks import set_dropout
 from restore.prior import Prior
 from restore.randomness import stream_seed
 from restore.schedule import Schedule
 from restore.spectrum import Spectrum
 from restore.training.devices import computes_in_bf16
 from restore.training.interruption import Interruption
-from restore.training.loss import EMA, simple_loss
+from restore.training.loss import EMA, colour_loss, simple_loss
 from restore.training.options import TrainingOptions
 from restore.training.state import LOG, STATE, Log, load_state, save_state
 
@@ -30,7 +33,7 @@ SPECTRUM_CROPS = 2000
 
 
 class Trainer:
-    """Minimises L_simple, on a CPU, a GPU, or several processes (started by ``torchrun`` or ``accelerate launch``).
+    """Minimises L_simple, or ``colour_loss``, on a CPU, a GPU, or several processes (by ``torchrun``, ``accelerate``).
 
     The folder ``out`` is a prior that can be loaded at any time (the moving average of the weights), with the state of
     the training (``training.safetensors``), a log of losses (``log.jsonl``) and pictures of samples beside it.
@@ -77,12 +80,28 @@ class Trainer:
             options.precision == "auto" and computes_in_bf16(self.device)
         )
 
-        self._check(network)
         self.spectrum: Spectrum | None = None
-        if options.spectrum:
+        self.deviation: float | None = None
+        self._loss: Callable[..., Tensor] = simple_loss
+        if options.colours and crops.channels != 3:
+            raise ValueError(
+                "grey pictures have no colours to train a prior of: give channels=3, or leave colours out"
+            )
+        if options.spectrum or options.colours:
             generator = torch.Generator(self.device).manual_seed(stream_seed(options.seed, 2))
             count = max(64, round(SPECTRUM_CROPS * min(1.0, (64 / crops.size) ** 2)))
-            self.spectrum = Spectrum.of(crops.batch(count, generator))
+            pictures = crops.batch(count, generator)
+            if options.spectrum:
+                self.spectrum = Spectrum.of(pictures)
+            else:
+                chroma = chroma_of(pictures - luma_of(pictures))
+                self.deviation = max(
+                    1e-3, round(float(chroma.square().mean().sqrt()), 6)
+                )  # Of grey pictures, 0.
+                self._loss = partial(colour_loss, deviation=self.deviation)
+        self._check(network)
+        if options.dropout:
+            set_dropout(network, options.dropout)
         network = network.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.optimizer = torch.optim.AdamW(
             network.parameters(),
@@ -113,7 +132,7 @@ class Trainer:
         """Finds out now what would otherwise stop the first checkpoint, after a thousand updates."""
         describe_network(network)
         with torch.random.fork_rng(devices=[]):
-            prior = Prior(copy.deepcopy(network), self.schedule)
+            prior = self._prior_of(copy.deepcopy(network))
         for side in self.crops.sides:
             if side % prior.multiple:
                 raise ValueError(
@@ -196,7 +215,7 @@ class Trainer:
             # Processes exchange gradients once an update, with the last part; that is decided by the forward pass.
             with self.accelerator.no_sync(self._forward) if part < o.accumulate - 1 else nullcontext():
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                    loss = simple_loss(self._forward, x_0, self.schedule, generator) / o.accumulate
+                    loss = self._loss(self._forward, x_0, self.schedule, generator) / o.accumulate
                 self.accelerator.backward(loss)
             total += loss.detach()
         self.accelerator.clip_grad_norm_(self.network.parameters(), o.clip)
@@ -213,7 +232,7 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self, batches: int = 8) -> float:
-        """L_simple of the averaged weights on the validation crops, always the same ones with the same noise."""
+        """The loss of the averaged weights on the validation crops, always the same ones with the same noise."""
         if self.validation is None:
             raise ValueError("there are no validation pictures: give validation=")
         # Of no seed: trainings of different seeds are compared by it.
@@ -222,13 +241,18 @@ class Trainer:
         for _ in range(batches):
             x_0 = self.validation.batch(64, generator).contiguous(memory_format=torch.channels_last)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                total += float(simple_loss(self.ema.network, x_0, self.schedule, generator))
+                total += float(self._loss(self.ema.network, x_0, self.schedule, generator))
         return total / batches
 
     def prior(self) -> Prior:
         """The prior of the averaged weights as they are now (a copy)."""
-        prior = Prior(copy.deepcopy(self.ema.network), self.schedule, config=self.config)
+        prior = self._prior_of(copy.deepcopy(self.ema.network))
         return prior if self.spectrum is None else prior.with_spectrum(self.spectrum)
+
+    def _prior_of(self, network: nn.Module) -> Prior:
+        if self.deviation is None:
+            return Prior(network, self.schedule, config=self.config)
+        return ColourPrior(network, self.schedule, deviation=self.deviation, config=self.config)
 
     def save(self) -> None:
         """Writes the state of the training and the prior; each file replaces its predecessor at once."""
@@ -243,8 +267,9 @@ class Trainer:
         from restore.plots import grid
         from restore.solve import sample
 
-        size = self.crops.size
-        pictures = sample(
-            self.prior(), (16, self.crops.channels, size, size), steps=50, seed=0, progress=False
-        )
+        size, prior = self.crops.size, self.prior()
+        if isinstance(prior, ColourPrior):
+            generator = torch.Generator(self.device).manual_seed(stream_seed(0, 3))
+            prior = prior.given(luma_of((self.validation or self.crops).batch(16, generator)))
+        pictures = sample(prior, (16, self.crops.channels, size, size), steps=50, seed=0, progress=False)
         write_image(self.out / "samples" / f"{self.step:07d}.png", grid(pictures))

@@ -1,0 +1,225 @@
+"""A prior of colours: what a picture is likely to be, given its luma.
+
+A prior of pictures meets a luma by guidance, and sees it only through the noise of its state: where colours are
+decided, at high noise, it cannot tell what the picture shows. A prior of colours is trained with the luma in plain
+view, and its draws come from the posterior without guidance (a conditional diffusion model, as in *Palette:
+Image-to-Image Diffusion Models*, 2021, arXiv:2111.05826).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from operators import Grayscale
+from restore.networks import about
+from restore.prior import Prior
+from restore.schedule import Schedule, per_image
+
+
+def _axes() -> Tensor:
+    """Two orthonormal directions ``(2, 3)`` in which colours differ at the same luma."""
+    weights = Grayscale("luma").weights.double().flatten()
+    along = weights / weights.norm()
+    first = torch.tensor([1.0, -1.0, 0.0], dtype=torch.float64)  # From green to red, made to keep the luma.
+    first = first - (first @ along) * along
+    first = first / first.norm()
+    return torch.stack([first, torch.linalg.cross(along, first)])
+
+
+_AXES = _axes()
+
+
+def luma_of(x: Tensor) -> Tensor:
+    """The luma ``(B, 1, H, W)`` of pictures ``(B, 3, H, W)``, in their own range."""
+    return Grayscale("luma").to(x.device)(x)
+
+
+def chroma_of(x: Tensor) -> Tensor:
+    """What two numbers a pixel, ``(B, 2, H, W)``, tell of pictures ``(B, 3, H, W)`` beside their luma; 0 is grey.
+
+    White noise has white noise of the same deviation as its chroma, once its luma is known.
+    """
+    return torch.einsum("dc,nchw->ndhw", _AXES.to(x), x)
+
+
+def picture_of(luma: Tensor, chroma: Tensor) -> Tensor:
+    """The pictures ``(B, 3, H, W)`` of a luma ``(B, 1, H, W)`` and a chroma ``(B, 2, H, W)``.
+
+    Example:
+        >>> x = torch.rand(1, 3, 4, 4, dtype=torch.float64)
+        >>> luma = luma_of(x)
+        >>> torch.allclose(picture_of(luma, chroma_of(x - luma)), x)
+        True
+    """
+    return luma + torch.einsum("dc,ndhw->nchw", _AXES.to(chroma), chroma)
+
+
+class ColourPrior(Prior):
+    """A prior of the pictures that have a given luma: ``E[x_0 | x_t, luma]``.
+
+    Bound to a luma by :meth:`given`, it is a prior like any other: :func:`restore.sample` draws colours for that luma,
+    and :func:`restore.solve` those that agree with a measurement, such as a few known colours. Of the state, it looks
+    at the chroma alone, and all that it estimates has the luma that was given.
+
+    The network is called as ``network(z, step)``, where ``z`` ``(B, 3, H, W)`` is the luma and the two numbers of the
+    noisy chroma, brought to a variance of 1; it returns their ``v`` ``(B, 2, H, W)``: of a chroma ``c`` in units of
+    ``deviation``, and ``z = a c + g n`` with ``a^2 + g^2 = 1``, it is ``a n - g c`` (the preconditioning of
+    *Elucidating the Design Space of Diffusion-Based Generative Models*, 2022, arXiv:2206.00364).
+
+    Args:
+        network: The trained network.
+        schedule: The noise schedule it was trained with; of the picture, not of the chroma.
+        value_range: The interval of its pictures' channels.
+        deviation: The root mean square of the chroma of what it was trained on, in the prior's own units.
+        **options: As of :class:`restore.Prior`.
+
+    Raises:
+        ValueError: If the deviation is not above 0, or the network does not take 3 channels and return 2.
+
+    Example:
+        >>> from restore.networks import colour_unet
+        >>> prior = ColourPrior(colour_unet((16, 16)), Schedule.linear(), deviation=0.3)
+        >>> luma = torch.rand(1, 1, 20, 24) * 2 - 1
+        >>> x_hat = prior.given(luma)(torch.randn(1, 3, 20, 24), 0.5)
+        >>> x_hat.shape, torch.allclose(luma_of(x_hat), luma, atol=1e-5)
+        (torch.Size([1, 3, 20, 24]), True)
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        schedule: Schedule,
+        value_range: tuple[float, float] = (-1.0, 1.0),
+        *,
+        deviation: float,
+        **options: Any,
+    ) -> None:
+        super().__init__(network, schedule, "v_prediction", value_range, **options)
+        if not isinstance(deviation, (int, float)) or not 0 < deviation < math.inf:
+            raise ValueError(
+                f"deviation is the root mean square of a chroma, a number above 0; not {deviation}"
+            )
+        shape = self.channels, about.outputs_of(network)
+        if shape[0] not in (None, 3) or shape[1] not in (None, 2):
+            raise ValueError(
+                f"the network of a prior of colours takes 3 channels and returns 2, as that of "
+                f"restore.networks.colour_unet(); this one takes {shape[0]} and returns {shape[1]}"
+            )
+        if self.spectrum is not None:
+            raise ValueError("a prior of colours for a luma has no spectrum, which knows of no luma")
+        self.deviation = float(deviation)
+        self.luma: Tensor | None = None
+
+    def given(self, luma: Tensor) -> ColourPrior:
+        """The same prior for a luma.
+
+        Args:
+            luma: ``(B, 1, H, W)`` in the prior's own range, one for each picture, or one for all.
+
+        Raises:
+            ValueError: If it is of another shape.
+        """
+        if luma.ndim != 4 or luma.shape[1] != 1:
+            raise ValueError(f"expected a luma (B, 1, H, W), got {tuple(luma.shape)}")
+        other = copy.copy(self)
+        other.luma = luma
+        return other
+
+    @property
+    def given_luma(self) -> Tensor:
+        """The luma that the prior is for.
+
+        Raises:
+            ValueError: If there is none yet.
+        """
+        if self.luma is None:
+            raise ValueError(
+                f"the prior {self.name!r} is of colours for a luma, and has none: say prior.given(luma), or have a "
+                f"grey picture coloured by restore.colorize(image, prior=prior)"
+            )
+        return self.luma
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:  # type: ignore[override]
+        """Height and width of the luma that was given."""
+        return None if self.luma is None else (self.luma.shape[-2], self.luma.shape[-1])
+
+    def select(self, index: Tensor) -> ColourPrior:
+        """The prior for some images of its batch: where there is one luma per image, it follows them.
+
+        Args:
+            index: Positions of the images, ``(N,)``.
+        """
+        luma = self.given_luma
+        return self if len(luma) == 1 else self.given(luma[index.to(luma.device)])
+
+    def __call__(self, x_t: Tensor, t: float | Tensor) -> Tensor:
+        """``E[x_0 | x_t, luma]``.
+
+        Args:
+            x_t: Noisy state ``(B, 3, H, W)``, of the height and width of the luma.
+            t: Time in [0, 1]; one float, or one per image ``(B,)``.
+
+        Returns:
+            The estimate of the clean image, of the shape and dtype of ``x_t``, with the luma that was given.
+
+        Raises:
+            ValueError: If there is no luma, or one of another size.
+        """
+        luma = self.given_luma.to(x_t)
+        if x_t.shape[1] != 3 or luma.shape[-2:] != x_t.shape[-2:] or len(luma) not in (1, len(x_t)):
+            raise ValueError(
+                f"the prior {self.name!r} is for a luma of shape {tuple(luma.shape)}, "
+                f"which is not that of a state {tuple(x_t.shape)}"
+            )
+        alpha, sigma = self._at(x_t, t)
+        chroma = chroma_of(x_t - alpha * luma)
+        z, a, g = preconditioned(luma.expand(len(x_t), -1, -1, -1), chroma, alpha, sigma, self.deviation)
+        v = self._sized(z, t)
+        return picture_of(luma, self.deviation * (a * z[:, 1:] - g * v))
+
+
+def preconditioned(
+    luma: Tensor, chroma: Tensor, alpha: Any, sigma: Any, deviation: float
+) -> tuple[Tensor, Any, Any]:
+    """What the network of a :class:`ColourPrior` is shown.
+
+    Args:
+        luma: ``(B, 1, H, W)``.
+        chroma: The noisy chroma ``(B, 2, H, W)``: ``alpha`` times the picture's, and noise times ``sigma``.
+        alpha: A number, or numbers that multiply ``(B, 2, H, W)``.
+        sigma: The same.
+        deviation: Root mean square of the chroma of pictures.
+
+    Returns:
+        ``z`` ``(B, 3, H, W)``, the luma and the chroma with a variance of 1; and ``a`` and ``g``, how much of that is
+        the picture's chroma in units of ``deviation``, and noise of variance 1.
+    """
+    scale = ((alpha * deviation) ** 2 + sigma**2) ** 0.5
+    return torch.cat([luma, chroma / scale], 1), alpha * deviation / scale, sigma / scale
+
+
+def colour_target(
+    x_0: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor, deviation: float
+) -> tuple[Tensor, Tensor]:
+    """What the network is shown of pictures in training, and the ``v`` that it is to find.
+
+    Args:
+        x_0: Clean pictures ``(B, 3, H, W)``.
+        noise: Standard normal numbers ``(B, 2, H, W)``.
+        alpha: Signal of each picture, ``(B,)``.
+        sigma: Noise of each picture, ``(B,)``.
+        deviation: Root mean square of the chroma of pictures.
+
+    Returns:
+        ``z`` ``(B, 3, H, W)`` and ``v`` ``(B, 2, H, W)``.
+    """
+    luma = luma_of(x_0)
+    chroma, alpha, sigma = chroma_of(x_0 - luma), per_image(alpha, x_0), per_image(sigma, x_0)
+    z, a, g = preconditioned(luma, alpha * chroma + sigma * noise, alpha, sigma, deviation)
+    return z, a * noise - g * chroma / deviation

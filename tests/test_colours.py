@@ -1,0 +1,411 @@
+"""Priors of colours: exact for a Gaussian, draws of the right moments, the luma kept, and how they are trained."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import restore
+from operators import Mask
+from restore.colours import ColourPrior, chroma_of, colour_target, luma_of, picture_of, preconditioned
+from restore.data import Crops
+from restore.networks import colour_unet, photo_unet, set_dropout
+from restore.schedule import Schedule
+from restore.training import Trainer, TrainingOptions
+from restore.training.loss import colour_loss
+
+DEVIATION = 0.4
+SMALL = {"steps": 4, "samples": 2, "seed": 0, "progress": False}
+
+
+class GaussianColours(nn.Module):
+    """The network of a Gaussian of colours, pixel by pixel: mean ``slope * luma + offset``, some covariance."""
+
+    channels, multiple = 3, 1
+    slope, offset = torch.tensor([0.5, -0.3]), torch.tensor([0.1, 0.2])
+    covariance = torch.tensor([[0.09, 0.03], [0.03, 0.04]])
+
+    def __init__(self, schedule: Schedule) -> None:
+        super().__init__()
+        self.schedule = schedule
+
+    def forward(self, z, step):
+        t = (step.double() + 1) / self.schedule.steps
+        alpha, sigma = (v.reshape(-1, 1, 1, 1).float() for v in self.schedule(t))
+        luma, noisy = z[:, :1], z[:, 1:]
+        a, g = (v / ((alpha * DEVIATION) ** 2 + sigma**2).sqrt() for v in (alpha * DEVIATION, sigma))
+        mean = (self.slope[:, None, None] * luma + self.offset[:, None, None]) / DEVIATION
+        covariance = self.covariance / DEVIATION**2
+        gain = torch.stack(
+            [
+                x * covariance @ torch.linalg.inv(x**2 * covariance + y**2 * torch.eye(2))
+                for x, y in zip(a.flatten(), g.flatten(), strict=True)
+            ]
+        )
+        chroma = mean + torch.einsum("ncd,ndhw->nchw", gain, noisy - a * mean)
+        return (a * noisy - chroma) / g
+
+
+@pytest.fixture(scope="module")
+def gaussian() -> ColourPrior:
+    schedule = Schedule.linear()
+    return ColourPrior(GaussianColours(schedule), schedule, deviation=DEVIATION)
+
+
+@pytest.fixture(scope="module")
+def prior() -> ColourPrior:
+    torch.manual_seed(0)
+    return ColourPrior(colour_unet((8, 8)), Schedule.linear(), deviation=0.3)
+
+
+# ---------------------------------------------------------------- luma and chroma
+
+
+@given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5), st.integers(0, 99))
+def test_luma_and_chroma_are_the_picture(batch, height, width, seed):
+    x = torch.randn(
+        batch, 3, height, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
+    luma, chroma = luma_of(x), chroma_of(x - luma_of(x))
+    assert torch.allclose(picture_of(luma, chroma), x, atol=1e-12)
+    assert torch.allclose(luma_of(picture_of(luma, 3 * chroma)), luma, atol=1e-12)
+    assert torch.allclose(
+        luma, (x * torch.tensor([0.299, 0.587, 0.114]).reshape(3, 1, 1)).sum(1, keepdim=True)
+    )
+
+
+def test_grey_has_no_chroma_and_white_noise_has_white_chroma():
+    grey = torch.rand(1, 1, 4, 4).repeat(1, 3, 1, 1)
+    assert chroma_of(grey - luma_of(grey)).abs().max() < 1e-6
+    noise = torch.randn(1, 3, 300, 300, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    covariance = torch.cov(chroma_of(noise).flatten(2)[0])
+    assert torch.allclose(covariance, torch.eye(2, dtype=torch.float64), atol=0.02)
+    # And it is independent of the noise's part along the weights of the luma, which the prior leaves out.
+    assert torch.cov(torch.cat([luma_of(noise), chroma_of(noise)], 1).flatten(2)[0])[0, 1:].abs().max() < 0.02
+
+
+# ---------------------------------------------------------------- the estimate
+
+
+@pytest.mark.parametrize("step", [1, 40, 300, 999])
+def test_the_estimate_is_the_exact_posterior_mean(gaussian, step):
+    """Of a Gaussian of colours, by linear algebra from the joint covariance of picture, state and luma."""
+    schedule, network = gaussian.schedule, gaussian.network
+    alpha, sigma = schedule(step / 1000)
+    weights = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)
+    axes = chroma_of(torch.eye(3, dtype=torch.float64).reshape(3, 3, 1, 1))[..., 0, 0].mT
+    # x = luma (1, 1, 1) + axes^T c, with luma ~ N(0.2, 0.5^2) and c given luma as the network has it.
+    along = torch.ones(3, dtype=torch.float64) + axes.mT @ network.slope.double()
+    mean = 0.2 * along + axes.mT @ network.offset.double()
+    covariance = 0.25 * torch.outer(along, along) + axes.mT @ network.covariance.double() @ axes
+    measure = torch.cat([alpha * torch.eye(3, dtype=torch.float64), weights[None]])
+    noise = torch.diag(torch.tensor([sigma**2] * 3 + [0.0], dtype=torch.float64))
+    x_0 = torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64)
+    seen = measure @ x_0 + torch.tensor([0.7, -1.1, 0.4, 0.0], dtype=torch.float64) * sigma
+    gain = covariance @ measure.mT @ torch.linalg.inv(measure @ covariance @ measure.mT + noise)
+    want = mean + gain @ (seen - measure @ mean)
+    got = gaussian.given(seen[3].reshape(1, 1, 1, 1).float())(
+        seen[:3].reshape(1, 3, 1, 1).float(), step / 1000
+    )
+    assert torch.allclose(got.flatten().double(), want, atol=2e-4)
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 3), st.integers(5, 40), st.integers(5, 40), st.floats(0.01, 1))
+def test_every_estimate_has_the_luma(prior, batch, height, width, t):
+    luma = torch.rand(batch, 1, height, width) * 2 - 1
+    x_hat = prior.given(luma)(torch.randn(batch, 3, height, width), t)
+    assert x_hat.shape == (batch, 3, height, width)
+    assert torch.allclose(luma_of(x_hat), luma, atol=1e-4)
+
+
+def test_the_state_counts_by_its_chroma_alone(prior):
+    x_t, bound = torch.randn(1, 3, 16, 16), prior.given(torch.zeros(1, 1, 16, 16))
+    along = torch.tensor([0.299, 0.587, 0.114]).reshape(3, 1, 1)
+    assert torch.allclose(bound(x_t + 5 * along, 0.5), bound(x_t, 0.5), atol=1e-4)
+    assert not torch.allclose(
+        bound(x_t + torch.tensor([1.0, -1.0, 0.0]).reshape(3, 1, 1), 0.5), bound(x_t, 0.5)
+    )
+
+
+def test_times_may_differ_and_gradients_flow(prior):
+    luma = torch.rand(2, 1, 16, 16)
+    x_t = torch.randn(2, 3, 16, 16, requires_grad=True)
+    both = prior.given(luma)(x_t, torch.tensor([0.2, 0.7]))
+    each = [prior.given(luma[i : i + 1])(x_t[i : i + 1], t) for i, t in enumerate((0.2, 0.7))]
+    assert torch.allclose(both, torch.cat(each), atol=1e-5)
+    assert torch.autograd.grad(both.sum(), x_t)[0].isfinite().all()
+
+
+@given(st.floats(1e-3, 1), st.floats(1e-3, 2), st.floats(0.01, 2))
+def test_what_the_network_is_shown_has_variance_one(alpha, sigma, deviation):
+    chroma = torch.ones(1, 2, 1, 1, dtype=torch.float64)
+    z, a, g = preconditioned(chroma[:, :1], (alpha * deviation + sigma) * chroma, alpha, sigma, deviation)
+    assert a**2 + g**2 == pytest.approx(1)
+    assert float(z[0, 1]) == pytest.approx(a + g)
+
+
+# ---------------------------------------------------------------- draws
+
+
+@pytest.mark.parametrize(("sampler", "steps"), [("ddpm", 1000), ("ddim", 300), ("dpm++", 300)])
+def test_draws_have_the_moments_of_the_gaussian(gaussian, sampler, steps):
+    luma = torch.full((1, 1, 60, 60), -0.4)
+    drawn = restore.sample(
+        gaussian.given(luma), (4, 3, 60, 60), steps=steps, sampler=sampler, seed=0, progress=False
+    )
+    chroma = chroma_of(2 * drawn - 1 - luma).double()
+    want = -0.4 * gaussian.network.slope + gaussian.network.offset
+    # Draws leave [-1, 1] and are clipped there; few do, of these.
+    assert torch.allclose(chroma.mean((0, 2, 3)), want.double(), atol=0.02)
+    covariance = torch.cov(chroma.movedim(1, 0).flatten(1))
+    assert torch.allclose(covariance, gaussian.network.covariance.double(), rtol=0.1, atol=0.004)
+
+
+def test_known_colours_are_a_measurement_like_any_other(prior):
+    """Colours for a luma that agree with some that are known."""
+    truth = torch.rand(1, 3, 16, 16)
+    known = torch.zeros(16, 16, dtype=torch.bool)
+    known[4:8, 4:8] = True
+    bound = prior.given(2 * luma_of(truth) - 1)
+    x = restore.solve(truth * known, Mask(known), "ddnm", prior=bound, steps=5, seed=0, progress=False)
+    assert torch.allclose(x[..., 4:8, 4:8], truth[..., 4:8, 4:8], atol=1e-4)
+
+
+def test_a_picture_is_the_same_in_any_batch(prior):
+    grey = np.random.default_rng(0).random((3, 40, 32, 1)).astype(np.float32)
+    together = restore.colorize(grey, prior=prior, seed=[1, 2, 3], steps=3, draws=2, progress=False)
+    alone = restore.colorize(grey[1, ..., 0], prior=prior, seed=2, steps=3, draws=2, progress=False)
+    assert np.allclose(together[1], alone, atol=1e-4)
+
+
+# ---------------------------------------------------------------- colorize
+
+
+def test_grey_pictures_get_colours_of_their_luma(prior):
+    grey = np.linspace(20, 230, 100 * 130).reshape(100, 130).astype(np.uint8)
+    drawn = restore.colorize(grey, prior=prior, **SMALL)
+    assert drawn.shape == (2, 100, 130, 3)
+    assert drawn.dtype == np.uint8
+    luma = drawn @ np.array([0.299, 0.587, 0.114])
+    assert np.abs(luma - grey).max() < 0.6  # Rounding of three channels.
+    assert np.abs(drawn[0].astype(float) - drawn[1]).mean() > 1
+
+
+def test_colours_are_found_at_the_size_that_is_asked_for(prior):
+    seen = []
+    restore.colorize(
+        np.full((200, 260), 99, np.uint8),
+        prior=prior,
+        callback=lambda state: seen.append(tuple(state.x.shape[-2:])),
+        **SMALL,
+    )
+    restore.colorize(
+        np.full((200, 260), 99, np.uint8),
+        prior=prior,
+        working_size=32,
+        callback=lambda state: seen.append(tuple(state.x.shape[-2:])),
+        **SMALL,
+    )
+    assert set(seen[:4]) == {(64, 80)} or set(seen[:4]) == {(64, 88)}
+    assert set(seen[4:]) == {(32, 40)}
+
+
+@pytest.mark.parametrize(
+    ("act", "error", "message"),
+    [
+        (lambda p: restore.sample(p, (1, 3, 16, 16), progress=False), ValueError, r"say prior.given\(luma\)"),
+        (
+            lambda p: restore.solve(
+                torch.rand(1, 3, 16, 16), Mask(torch.ones(16, 16)), prior=p, progress=False
+            ),
+            ValueError,
+            "restore.colorize",
+        ),
+        (
+            lambda p: p.given(torch.rand(16, 16)),
+            ValueError,
+            r"expected a luma \(B, 1, H, W\), got \(16, 16\)",
+        ),
+        (lambda p: p.given(torch.rand(1, 3, 16, 16)), ValueError, r"got \(1, 3, 16, 16\)"),
+        (
+            lambda p: p.given(torch.rand(1, 1, 16, 16))(torch.rand(1, 3, 16, 24), 0.5),
+            ValueError,
+            r"a luma of shape \(1, 1, 16, 16\)",
+        ),
+        (
+            lambda p: restore.sample(p.given(torch.rand(2, 1, 16, 16)), (3, 3, 16, 16), progress=False),
+            ValueError,
+            "2 lumas for 3 images",
+        ),
+        (
+            lambda p: restore.colorize(np.zeros((16, 16)), method="dps", prior=p),
+            ValueError,
+            "whose draws need no method",
+        ),
+        (
+            lambda p: ColourPrior(p.network, p.schedule, deviation=0.0),
+            ValueError,
+            "deviation is the root mean square",
+        ),
+        (
+            lambda p: ColourPrior(photo_unet((8, 8)), p.schedule, deviation=0.3),
+            ValueError,
+            "takes 3 channels and returns 2",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused(prior, act, error, message):
+    with pytest.raises(error, match=message):
+        act(prior)
+
+
+# ---------------------------------------------------------------- training, and files
+
+
+def crops(count: int = 4, size: int = 16) -> Crops:
+    generator = np.random.default_rng(0)
+    return Crops.from_arrays([generator.integers(0, 255, (24, 24, 3), np.uint8) for _ in range(count)], size)
+
+
+def test_the_target_is_what_the_estimate_undoes():
+    """With the ``v`` of training in the network's place, the prior's estimate is the clean picture."""
+    x_0 = torch.rand(3, 3, 8, 8) * 2 - 1
+    schedule = Schedule.linear()
+    for t in (0.001, 0.2, 0.9, 1.0):
+        alpha, sigma = (torch.full((3,), value) for value in schedule(t))
+        noise = torch.randn(3, 3, 8, 8)
+        z, v = colour_target(x_0, chroma_of(noise), alpha, sigma, 0.3)
+
+        class Known(nn.Module):
+            channels, multiple = 3, 1
+
+            def forward(self, seen, step, z=z, v=v):
+                assert torch.allclose(seen, z, atol=1e-4)
+                return v
+
+        bound = ColourPrior(Known(), schedule, deviation=0.3).given(luma_of(x_0))
+        x_t = alpha[0] * x_0 + sigma[0] * noise
+        assert torch.allclose(bound(x_t, t), x_0, atol=1e-3)
+
+
+def test_the_loss_is_least_for_the_exact_network(gaussian):
+    """Of all multiples of the exact answer of a Gaussian, for pictures of that Gaussian."""
+    network, schedule = gaussian.network, gaussian.schedule
+    luma = torch.rand(256, 1, 6, 6) - 0.5
+    chroma = network.slope[:, None, None] * luma + network.offset[:, None, None]
+    chroma = chroma + torch.einsum(
+        "cd,ndhw->nchw", torch.linalg.cholesky(network.covariance), torch.randn(256, 2, 6, 6)
+    )
+    x_0 = picture_of(luma, chroma)
+
+    def loss(factor: float) -> float:
+        return float(
+            colour_loss(
+                lambda z, step: factor * network(z, step),
+                x_0,
+                schedule,
+                torch.Generator().manual_seed(0),
+                deviation=DEVIATION,
+            )
+        )
+
+    assert loss(1.0) < min(loss(0.9), loss(1.1), loss(0.0))
+
+
+def test_training_makes_a_prior_of_colours_that_resumes_exactly(tmp_path):
+    options = {
+        "batch": 4,
+        "crop": 16,
+        "colours": True,
+        "dropout": 0.2,
+        "validate_every": 2,
+        "sample_every": 4,
+    }
+
+    def trainer(out, steps, **more):
+        torch.manual_seed(0)
+        network = colour_unet((8, 8))
+        chosen = TrainingOptions(steps=4, save_every=2, **options)
+        return Trainer(network, crops(), out, chosen, validation=crops(2), progress=False, **more), steps
+
+    (one, _), (two, _) = trainer(tmp_path / "a", 4), trainer(tmp_path / "b", 4)
+    torch.manual_seed(1)
+    whole = one.run()
+    assert isinstance(whole, ColourPrior)
+    assert (tmp_path / "a" / "samples" / "0000004.png").is_file()
+    loaded = restore.load_prior(tmp_path / "a")
+    assert isinstance(loaded, ColourPrior)
+    assert loaded.deviation == whole.deviation
+    x_t, luma = torch.randn(1, 3, 16, 16), torch.rand(1, 1, 16, 16)
+    assert torch.equal(loaded.given(luma)(x_t, 0.5), whole.given(luma)(x_t, 0.5))
+    two.run(until=2)
+    resumed, _ = trainer(tmp_path / "b", 4, resume=True)
+    assert resumed.run().given(luma)(x_t, 0.5).shape == x_t.shape
+
+
+def test_training_learns_colours_that_follow_from_the_luma(tmp_path):
+    """Bright is yellow and dark is blue: after some updates, the estimate at pure noise says so."""
+    ramp = np.linspace(0, 255, 24)
+    picture = np.stack([ramp, ramp, 255 - ramp], -1)[None].repeat(24, 0).astype(np.uint8)
+    torch.manual_seed(0)
+    options = TrainingOptions(
+        steps=150,
+        batch=8,
+        crop=16,
+        colours=True,
+        learning_rate=3e-3,
+        warmup=5,
+        ema=0.9,
+        validate_every=0,
+        sample_every=0,
+    )
+    data = Crops.from_arrays([picture], 16)
+    prior = Trainer(colour_unet((16, 16)), data, tmp_path, options, progress=False).run()
+    x_0 = data.batch(8, torch.Generator().manual_seed(3))
+    x_hat = prior.given(luma_of(x_0))(torch.randn(x_0.shape), 1.0)
+    grey = luma_of(x_0).repeat(1, 3, 1, 1)
+    assert (x_hat - x_0).square().mean() < 0.1 * (grey - x_0).square().mean()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"colours": True, "spectrum": True}, "choose one of them"),
+        ({"dropout": 1.0}, r"dropout must lie in \[0, 1\)"),
+    ],
+)
+def test_options_that_make_no_sense(options, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingOptions(**options)
+
+
+def test_grey_crops_and_networks_without_blocks_are_refused(tmp_path):
+    grey = Crops.from_arrays([np.zeros((24, 24, 1), np.uint8)], 16)
+    with pytest.raises(ValueError, match="no colours to train"):
+        Trainer(colour_unet((8, 8)), grey, tmp_path, TrainingOptions(colours=True))
+    with pytest.raises(TypeError, match="no residual blocks"):
+        set_dropout(nn.Conv2d(3, 3, 1), 0.1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"given": "edges"}, "given 'edges'"),
+        ({"deviation": None}, "deviation"),
+        ({"deviation": "much"}, "deviation is 'much'; expected a number"),
+        ({"deviation": -1}, "above 0"),
+    ],
+)
+def test_a_damaged_configuration_is_told(prior, tmp_path, changes, message):
+    prior.save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **changes}))
+    with pytest.raises(ValueError, match=message):
+        restore.load_prior(tmp_path)
