@@ -23,6 +23,8 @@ from restore.randomness import stream_seed
 LEAVES_SIDE = 256  # Of dead-leaves pictures, in pixels; larger for crops of more than half of it.
 #: Nearly whole pictures are kept with a crop's side as their shorter one, and with so many pixels more.
 WHOLE_MARGIN = 16
+#: Scenes are kept with so many times a crop's side as their shorter one.
+SCENES = (2, 3, 4)
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"})
 
 
@@ -101,6 +103,8 @@ class Crops:
         per_octave: At how many sizes a picture is kept per halving: 2 adds those between, at factors of 1.41.
         whole: Share of the crops that show nearly a whole picture, below 1: for each size of crops, pictures are also
             kept with that as their shorter side, and with 16 pixels more.
+        scenes: Share of the crops that show a large part of a large picture, below 1: for each size of crops, pictures
+            that are at least four times as large are also kept at 2, 3 and 4 times it.
         dead_leaves: Share of the crops that come from dead-leaves pictures (:mod:`restore.deadleaves`) in the
             colours of the photographs, below 1. As many are made as have that share of the photographs' pixels.
         seed: Seed of the dead leaves.
@@ -126,6 +130,7 @@ class Crops:
         scales: int = 2,
         per_octave: int = 1,
         whole: float = 0.0,
+        scenes: float = 0.0,
         dead_leaves: float = 0.0,
         seed: int = 0,
         progress: bool = False,
@@ -135,13 +140,13 @@ class Crops:
             raise ValueError(
                 "no pictures to train on: all that were found are held out for validation, or there were none"
             )
-        for name, share in (("whole", whole), ("dead_leaves", dead_leaves)):
+        shares = {"whole": whole, "scenes": scenes, "dead_leaves": dead_leaves}
+        for name, share in shares.items():
             if not 0 <= share < 1:
                 raise ValueError(f"{name} is a share of the crops, from 0 to below 1, not {share}")
-        if whole + dead_leaves >= 1:
-            raise ValueError(
-                f"whole ({whole}) and dead_leaves ({dead_leaves}) leave no crops for other pictures"
-            )
+        if sum(shares.values()) >= 1:
+            told = ", ".join(f"{name} ({share})" for name, share in shares.items())
+            raise ValueError(f"{told} leave no crops for other pictures")
         with ThreadPoolExecutor() as pool:  # Decoding releases the interpreter lock.
             pyramids = list(pool.map(lambda p: _pyramid(p, min(sides), channels, scales, per_octave), paths))
         images = [image for pyramid in pyramids for image in pyramid]
@@ -150,10 +155,19 @@ class Crops:
                 f"none of the {len(paths)} pictures is at least {max(sides)} pixels high and wide: "
                 f"use larger pictures or smaller crops"
             )
-        sources = [_Source(images, 1 - whole - dead_leaves)]
-        for side in dict.fromkeys(sides if whole else ()):
-            reduced = [_reduced(p[0], least) for p in pyramids if p for least in (side, side + WHOLE_MARGIN)]
-            sources.append(_Source([image for image in reduced if image is not None], whole, side))
+        sources = [_Source(images, 1 - sum(shares.values()))]
+        originals = [pyramid[0] for pyramid in pyramids if pyramid]
+        for side in dict.fromkeys(sides):
+            if whole:
+                sources.append(_Source(_kept_at(originals, (side, side + WHOLE_MARGIN)), whole, side))
+            if scenes:
+                large = [image for image in originals if min(image.shape[:2]) >= max(SCENES) * side]
+                if not large:
+                    raise ValueError(
+                        f"scenes ({scenes}) are of pictures of at least {max(SCENES) * side} pixels a side, for crops "
+                        f"of {side}; there are none: leave scenes out, or take smaller crops"
+                    )
+                sources.append(_Source(_kept_at(large, [n * side for n in SCENES]), scenes, side))
         if dead_leaves:
             leaves = _leaves(images, dead_leaves, max(LEAVES_SIDE, 2 * max(sides)), seed, progress)
             sources.append(_Source(leaves, dead_leaves))
@@ -251,6 +265,12 @@ def _leaves(
         leaves = dead_leaves_picture(side, own, colours=np.repeat(colours, 3 // channels, 1))
         made.append(leaves if channels == 3 else np.asarray(Image.fromarray(leaves).convert("L"))[..., None])
     return made
+
+
+def _kept_at(images: Sequence[np.ndarray], sides: Sequence[int]) -> list[np.ndarray]:
+    """Pictures with each of these as their shorter side, where they are as large."""
+    reduced = (_reduced(image, side) for image in images for side in sides)
+    return [image for image in reduced if image is not None]
 
 
 def _reduced(pixels: np.ndarray, least: int) -> np.ndarray | None:

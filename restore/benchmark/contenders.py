@@ -20,6 +20,7 @@ from restore.benchmark.classical import CLASSICAL, installed
 from restore.benchmark.names import COLORIZE, ONE_CALL, Spec, complete, label
 from restore.benchmark.peers import PEERS, peers_installed
 from restore.benchmark.standard import TASKS, Measurement, Task
+from restore.colours import ColourPrior
 from restore.methods import REGISTRY, Method, Problem, as_method, choose, options_of
 from restore.prior import BasePrior
 from restore.randomness import Randomness
@@ -36,14 +37,14 @@ class Contender:
         settings: Everything that its results depend on beside the measurement.
         restore: From a measurement to the picture, ``(3, H, W)``.
         samples: How many draws it is the mean of.
-        by_prior: Whether it uses the prior.
+        prior: The prior that it uses, if it uses one.
     """
 
     label: str
     settings: str
     restore: Callable[[Measurement], Tensor]
     samples: int = 1
-    by_prior: bool = False
+    prior: CountedPrior | None = None
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,14 @@ class Resources:
 
     Attributes:
         prior: The prior; what it is asked is counted.
+        colours: The prior that grey pictures are coloured by, where no method is named.
         samples: How many draws to take the mean of.
         calls: Numbers of network calls to run every method at; none for the methods' own.
         device: Where to compute.
     """
 
     prior: CountedPrior
+    colours: CountedPrior
     samples: int
     calls: tuple[int, ...]
     device: torch.device
@@ -114,7 +117,7 @@ class CountedPrior(BasePrior):
 
     def __call__(self, x_t: Tensor, t: float | Tensor) -> Tensor:
         """The prior's estimate, counted."""
-        self._count[0] += len(x_t)
+        self._count[0] += len(x_t) * getattr(self, "evaluations", 1)
         return super().__call__(x_t, t)  # type: ignore[safe-super]
 
     def with_variance(self, x_t: Tensor, t: float | Tensor) -> tuple[Tensor, Tensor]:
@@ -167,6 +170,8 @@ def _lacking(spec: Spec, example: Measurement, resources: Resources) -> str:
         return f"it is for {', '.join(name for name, t in TASKS.items() if spec.name in t.classical)}"
     if spec.name in CLASSICAL and not installed(spec.name):
         return f"the package {spec.name} is not installed"
+    if isinstance(resources.prior, ColourPrior) and spec.name not in (*CLASSICAL, COLORIZE):
+        return "the prior is of colours for a luma"
     if spec.name in PEERS and not peers_installed():
         return "the package deepinv is not installed"
     if spec.name == ONE_CALL and task.repair is not None:
@@ -194,17 +199,23 @@ def _contenders(spec: Spec, example: Measurement, resources: Resources) -> list[
         ]
     if spec.name == ONE_CALL:
         return [
-            Contender(ONE_CALL, ONE_CALL, lambda measurement: one_call(measurement, resources), by_prior=True)
+            Contender(
+                ONE_CALL,
+                ONE_CALL,
+                lambda measurement: one_call(measurement, resources),
+                prior=resources.prior,
+            )
         ]
     if spec.name == COLORIZE:
         options = complete(colorize, spec.options)
-        settings: dict[str, Any] = {"prior": resources.prior, "device": resources.device, "progress": False}
+        prior = resources.colours if options["method"] is None else resources.prior
+        settings: dict[str, Any] = {"prior": prior, "device": resources.device, "progress": False}
         return [
             Contender(
                 label(COLORIZE, spec.options),
                 label(COLORIZE, options),
                 lambda measurement: colorize(measurement.y, seed=measurement.seed, **options, **settings),
-                by_prior=True,
+                prior=prior,
             )
         ]
     if spec.name in PEERS:
@@ -257,7 +268,7 @@ def _methods(spec: Spec, example: Measurement, resources: Resources) -> list[Con
             return draws.mean(0)
 
         settings = f"{method!r}, steps={shown['steps']}, sampler={sampler}"
-        made.append(Contender(label(method.name, shown), settings, run, samples, by_prior=True))
+        made.append(Contender(label(method.name, shown), settings, run, samples, resources.prior))
     return made
 
 
@@ -272,7 +283,7 @@ def _peer(spec: Spec, resources: Resources) -> Contender:
         return torch.stack(draws).mean(0)
 
     shown = label(spec.name, {"steps": options["steps"], **spec.options})
-    return Contender(shown, label(spec.name, options), restore, resources.samples, by_prior=True)
+    return Contender(shown, label(spec.name, options), restore, resources.samples, resources.prior)
 
 
 def one_call(measurement: Measurement, resources: Resources) -> Tensor:

@@ -21,6 +21,7 @@ from restore.benchmark.names import parse
 from restore.benchmark.report import Ledger, Result, Run
 from restore.benchmark.standard import Measurement, chosen_tasks, measure
 from restore.checkpoint import load_prior
+from restore.colours import ColourPrior
 from restore.data import find_images
 from restore.files import write_atomically
 from restore.images import read_image, to_batch, write_image
@@ -54,7 +55,8 @@ def pictures(
 
     Args:
         folder: A folder of pictures, searched with its sub-folders; the centre of each is used.
-        prior: A name, a folder (see :func:`restore.load_prior`), or a prior for colour pictures.
+        prior: A name, a folder (see :func:`restore.load_prior`), or a prior for colour pictures. With ``"photo"``, grey
+            pictures are coloured by ``"colours"``; a prior of colours runs the task ``"colour"`` alone.
         methods: Who restores: methods such as ``"ddnm"`` or ``"ddnm:steps=50,eta=0.85"``, or instances; classical
             tools such as ``"telea"``; peers such as ``"deepinv-diffpir"``; ``"default"`` and ``"classical"``, which
             are the usual for each task.
@@ -106,9 +108,11 @@ def pictures(
         )
     where = device_for(device, "photo" if isinstance(prior, BasePrior) else prior, torch.empty(0))
     loaded = prior if isinstance(prior, BasePrior) else load_prior(prior)
-    counted = CountedPrior.of(loaded)
-    identity, code = fingerprint(loaded), code_version()
-    resources = Resources(counted, samples, tuple(calls), where)
+    counted, code = CountedPrior.of(loaded), code_version()
+    # As restore.colorize does: the package's prior of pictures is not what it colours by.
+    colours = CountedPrior.of(load_prior("colours")) if prior == "photo" else counted
+    identities = {id(each): fingerprint(each) for each in (counted, colours)}
+    resources = Resources(counted, colours, samples, tuple(calls), where)
     first, first_truth = next(iter(truths.items()))
     plan = []
     for task in chosen:
@@ -131,14 +135,14 @@ def pictures(
                         task=task.name,
                         method=contender.label,
                         settings=contender.settings,
-                        prior=identity if contender.by_prior else "",
-                        device=where.type if contender.by_prior else "cpu",
+                        prior=identities[id(contender.prior)] if contender.prior else "",
+                        device=where.type if contender.prior else "cpu",
                         size=size,
                         samples=contender.samples,
                         seed=seed,
                         code=code,
                     )
-                    of_task.append(_result(run, contender, measurement, counted, ledger, place))
+                    of_task.append(_result(run, contender, measurement, ledger, place))
                     bar.update()
             results += of_task
             if place is not None:
@@ -153,7 +157,6 @@ def _result(
     run: Run,
     contender: Contender,
     measurement: Measurement,
-    prior: CountedPrior,
     ledger: Ledger,
     place: Path | None,
 ) -> Result:
@@ -162,13 +165,15 @@ def _result(
     known = ledger.find(run) if picture is not None and picture.is_file() else None
     if known is not None:
         return known
-    calls, start = prior.calls, time.perf_counter()
+    counted = contender.prior
+    before, start = counted.calls if counted else 0, time.perf_counter()
     try:
         x = contender.restore(measurement).detach().cpu().float().clamp(0, 1)
     except FloatingPointError:
         x = torch.full_like(measurement.truth, math.nan)
     seconds = time.perf_counter() - start
-    result = Result(**vars(run), **_measures(x, measurement), calls=prior.calls - calls, seconds=seconds)
+    calls = counted.calls - before if counted else 0
+    result = Result(**vars(run), **_measures(x, measurement), calls=calls, seconds=seconds)
     if picture is not None:
         picture.parent.mkdir(parents=True, exist_ok=True)
         write_image(picture, x.nan_to_num())  # Before the row: what is in the table can be looked at.
@@ -217,6 +222,8 @@ def fingerprint(prior: BasePrior) -> str:
     digest = hashlib.sha256(f"{prior.prediction} {prior.schedule} {prior.value_range}".encode())
     if prior.spectrum is not None:
         digest.update(repr(prior.spectrum).encode())
+    if isinstance(prior, ColourPrior):
+        digest.update(f"{prior.deviation} {prior.guidance}".encode())
     for name, tensor in sorted(prior.network.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

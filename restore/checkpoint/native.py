@@ -69,7 +69,7 @@ def save_prior(prior: Prior, folder: str | Path, *, dtype: torch.dtype | None = 
         "tile": prior.tile,
         "overlap": prior.overlap,
         **({"spectrum": prior.spectrum.to_config()} if prior.spectrum is not None else {}),
-        **({"given": "luma", "deviation": prior.deviation} if isinstance(prior, ColourPrior) else {}),
+        **_of_colours(prior),
     }
     told = json.dumps(config)
     metadata = {
@@ -163,6 +163,13 @@ def load_native(folder: Path, config: dict[str, Any]) -> Prior:
         raise ValueError(f"{source!r} describes nothing that can be built: {error}") from error
 
 
+def _of_colours(prior: Prior) -> dict[str, Any]:
+    """What a prior of colours has beside others'."""
+    if not isinstance(prior, ColourPrior):
+        return {}
+    return {"given": "luma", "deviation": prior.deviation, "guidance": prior.guidance}
+
+
 def _colour_prior(
     network: nn.Module,
     schedule: Schedule,
@@ -171,11 +178,13 @@ def _colour_prior(
     sizes: dict[str, int],
 ) -> ColourPrior:
     given, deviation = described.pop("given"), described.pop("deviation", None)
+    guidance = described.pop("guidance", 0.0)
     if given != "luma":
         raise ValueError(
             f"it is a prior of pictures given {given!r}, and only those given their 'luma' are known"
         )
-    return ColourPrior(network, schedule, value_range, deviation=deviation, config=described, **sizes)
+    options = {"deviation": deviation, "guidance": guidance, "config": described, **sizes}
+    return ColourPrior(network, schedule, value_range, **options)
 
 
 def _check_kinds(config: dict[str, Any], source: str) -> None:

@@ -89,6 +89,7 @@ def train(
         flip=chosen.flip,
         per_octave=chosen.per_octave,
         whole=chosen.whole,
+        scenes=chosen.scenes,
         dead_leaves=chosen.dead_leaves,
         seed=chosen.seed,
         progress=progress and PartialState().is_main_process,

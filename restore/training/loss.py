@@ -9,8 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from restore.colours import colour_target
+from restore.colours import UNKNOWN, colour_target
 from restore.schedule import Schedule, per_image
+
+#: The share of pictures whose colours are learned without their luma, for guidance away from those.
+BLIND = 0.15
 
 
 def simple_loss(
@@ -57,6 +60,7 @@ def colour_loss(
 
     The mean squared error of ``v``, at uniform times. Where noise drowns the colours it is that of the colours, which
     the network then has to tell from the luma; L_simple would count what is left of them in the noise, next to nothing.
+    A few pictures are shown without their luma (*Classifier-Free Diffusion Guidance*, 2022, arXiv:2207.12598).
 
     Args:
         network: ``network(z, step) -> v``.
@@ -77,6 +81,8 @@ def colour_loss(
     step, alpha, sigma = _times(x_0, schedule, generator)
     noise = torch.randn(len(x_0), 2, *x_0.shape[-2:], generator=generator, device=x_0.device, dtype=x_0.dtype)
     z, v = colour_target(x_0, noise, alpha, sigma, deviation)
+    blind = torch.rand(len(x_0), generator=generator, device=x_0.device) < BLIND
+    z[:, :1] = torch.where(blind[:, None, None, None], UNKNOWN, z[:, :1])
     # What colours are joined from is not of the memory layout that networks are fastest with.
     return F.mse_loss(network(z.contiguous(memory_format=torch.channels_last), step).float(), v)
 

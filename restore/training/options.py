@@ -30,6 +30,7 @@ class TrainingOptions:
         scales: How many times a picture may be halved.
         per_octave: At how many sizes a picture is kept per halving: 2 adds those between, at factors of 1.41.
         whole: Share of the crops that show nearly a whole picture, reduced to the crop's size, below 1.
+        scenes: Share of the crops that show a large part of a picture that is at least four times as large, below 1.
         dead_leaves: Share of the crops that come from synthetic dead-leaves pictures, below 1.
         spectrum: At high noise, the trained prior estimates with a Gaussian of the crops' mean colour and spectrum, in
             place of the network: for pictures of many things, not for faces that are all in one place.
@@ -58,6 +59,7 @@ class TrainingOptions:
     scales: int = 2
     per_octave: int = 1
     whole: float = 0.0
+    scenes: float = 0.0
     dead_leaves: float = 0.0
     spectrum: bool = False
     colours: bool = False
@@ -75,13 +77,14 @@ class TrainingOptions:
             raise ValueError(f"crop must be at least 1, or several like '64,96,128', not {self.crop!r}")
         if len(self.sides) == 1:  # "64" of a command line is 64, and goes on where 64 stopped.
             object.__setattr__(self, "crop", self.sides[0])
-        for name in ("whole", "dead_leaves"):
+        shares = ("whole", "scenes", "dead_leaves")
+        for name in (*shares, "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
-        if self.whole + self.dead_leaves >= 1:
+        if sum(getattr(self, name) for name in shares) >= 1:
             raise ValueError(
-                f"whole and dead_leaves are shares of the same crops, and leave none for others: "
-                f"{self.whole} and {self.dead_leaves}"
+                f"{', '.join(shares)} are shares of the same crops, and leave none for others: "
+                f"{', '.join(str(getattr(self, name)) for name in shares)}"
             )
         if self.spectrum and self.sides[0] < MEASURED:
             raise ValueError(
@@ -92,8 +95,6 @@ class TrainingOptions:
             raise ValueError(
                 "spectrum is for priors of pictures, and colours makes one of colours: choose one of them"
             )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must lie in [0, 1), not {self.dropout}")
         if self.precision not in ("auto", "fp32", "bf16"):
             raise ValueError(f"precision must be 'auto', 'fp32' or 'bf16', not {self.precision!r}")
         if not 0 <= self.decay <= 1 or not 0 <= self.ema < 1:
