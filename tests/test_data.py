@@ -370,6 +370,36 @@ def test_whole_pictures_join_dead_leaves_and_leave_the_others(tmp_path):
     assert parts == pytest.approx([0.5, 0.25, 0.25])
 
 
+def test_a_share_of_the_crops_show_parts_of_large_pictures(tmp_path):
+    """Pictures of four times a crop's side are kept at two, three and four times it, smaller ones are not."""
+    paths, share = (
+        [save(tmp_path / "a.png", gradual(200, 300)), save(tmp_path / "b.png", gradual(60, 90))],
+        0.4,
+    )
+    crops = Crops(paths, (16, 48), scales=0, scenes=share)
+    assert crops._shapes.tolist() == [
+        [200, 300],
+        [60, 90],
+        *([n, round(1.5 * n)] for n in (32, 48, 64, 96, 144, 192)),
+    ]
+    for side, own in {16: slice(2, 5), 48: slice(5, 8)}.items():
+        chances = torch.zeros(len(crops), dtype=torch.float64)
+        which, edges = crops._drawn[side]
+        chances[which] = torch.diff(edges, prepend=torch.zeros(1))
+        assert float(chances[own].sum()) == pytest.approx(share)
+        assert float(chances[:2].sum()) == pytest.approx(1 - share)
+        # The larger, the more there is to see.
+        assert float(chances[own][2] / chances[own][0]) == pytest.approx(2)
+
+
+def test_scenes_need_large_pictures(tmp_path):
+    path = save(tmp_path / "a.png", gradual(60, 90))
+    with pytest.raises(
+        ValueError, match=r"scenes \(0.5\) are of pictures of at least 64 pixels a side, for crops of 16"
+    ):
+        Crops([path], 16, scenes=0.5)
+
+
 # ------------------------------------------------------------------------------------------- dead leaves
 
 

@@ -77,14 +77,17 @@ def same_prior(again, prior):
 def test_diffusers_draws_what_we_draw(tmp_path, prediction, schedule):
     prior = Prior(unet(sample_size=(8, 12)), schedule, prediction)
     folder = prior.save(tmp_path / "pipeline", format="diffusers")
+    # What noise leaves of a picture at the first time, alpha, divides the rounding of a network that predicts noise:
+    # 1.8e-4 was measured where alpha is 1e-3, on a processor without AVX-512.
+    atol = 1e-4 if prediction != "epsilon" or schedule(1.0)[0] > 2e-3 else 5e-4
     for steps in (10, 25):
         ours = drawn(prior, "ddpm", steps, 2, (8, 12), seed=3)
         theirs = drawn_by_diffusers(DDPMPipeline, folder, steps, 2, seed=3)
-        torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-4)
+        torch.testing.assert_close(theirs, ours, rtol=0, atol=atol)
         for eta in (0.0, 0.7):
             ours = drawn(prior, restore.samplers.DDIM(eta), steps, 2, (8, 12), seed=3)
             theirs = drawn_by_diffusers(DDIMPipeline, folder, steps, 2, seed=3, eta=eta)
-            torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-4)
+            torch.testing.assert_close(theirs, ours, rtol=0, atol=atol)
     assert float(ours.std()) > 0.05
     same_prior(restore.load_prior(folder), prior)
 

@@ -376,7 +376,7 @@ def test_the_trainer_uses_the_learning_rate(crops, tmp_path):
         ({"dead_leaves": -0.1}, r"dead_leaves must lie in \[0, 1\)"),
         ({"whole": 1.0}, r"whole must lie in \[0, 1\), not 1.0"),
         ({"whole": math.nan}, r"whole must lie in \[0, 1\), not nan"),
-        ({"whole": 0.6, "dead_leaves": 0.4}, "leave none for others: 0.6 and 0.4"),
+        ({"whole": 0.6, "dead_leaves": 0.4}, "leave none for others: 0.6, 0.0, 0.4"),
     ],
 )
 def test_options_that_make_no_sense(options, message):

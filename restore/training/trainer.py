@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -214,7 +214,10 @@ class Trainer:
             x_0 = self.crops.batch(count, generator, side).contiguous(memory_format=torch.channels_last)
             # Processes exchange gradients once an update, with the last part; that is decided by the forward pass.
             with self.accelerator.no_sync(self._forward) if part < o.accumulate - 1 else nullcontext():
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                with (
+                    self._dropping_out(generator),
+                    torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16),
+                ):
                     loss = self._loss(self._forward, x_0, self.schedule, generator) / o.accumulate
                 self.accelerator.backward(loss)
             total += loss.detach()
@@ -223,6 +226,16 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update(self.network, self.step)
         return self.accelerator.reduce(total, "mean") if self.accelerator.num_processes > 1 else total
+
+    @contextmanager
+    def _dropping_out(self, generator: torch.Generator) -> Iterator[None]:
+        """Dropout takes the device's own random numbers: these follow from the update's, so that it can be resumed."""
+        if not self.options.dropout:
+            yield
+            return
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(stream_seed(generator.initial_seed(), 1))
+            yield
 
     def _generators(self) -> Iterator[torch.Generator]:
         rank = self.accelerator.process_index
