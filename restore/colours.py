@@ -1,15 +1,14 @@
 """A prior of colours: what a picture is likely to be, given its luma.
 
-A prior of pictures meets a luma by guidance, and sees it only through the noise of its state: where colours are
-decided, at high noise, it cannot tell what the picture shows. A prior of colours is trained with the luma in plain
-view, and its draws come from the posterior without guidance (a conditional diffusion model, as in *Palette:
+A prior of pictures meets a luma by the guidance of a method, and sees it only through the noise of its state: where
+colours are decided, at high noise, it cannot tell what the picture shows. A prior of colours is trained with the luma
+in plain view, and draws from it are draws from the posterior (a conditional diffusion model, as in *Palette:
 Image-to-Image Diffusion Models*, 2021, arXiv:2111.05826).
 """
 
 from __future__ import annotations
 
 import copy
-import math
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from operators import Grayscale
 from restore.networks import about
 from restore.prior import Prior
 from restore.schedule import Schedule, per_image
+from restore.spectrum import Spectrum
 
 
 def _axes() -> Tensor:
@@ -33,8 +33,14 @@ def _axes() -> Tensor:
 
 _AXES = _axes()
 
-#: What the network is shown where it is not to know the luma: darker than black.
+#: The root mean square of the chroma of photographs in [-1, 1], about.
+DEVIATION = 0.3
+
+#: What the network is shown where it is not to know the luma: none in the range that priors normally have.
 UNKNOWN = -2.0
+
+#: Larger numbers are no deviation of a chroma, and no guidance.
+MOST = 1e6
 
 
 def luma_of(x: Tensor) -> Tensor:
@@ -43,11 +49,12 @@ def luma_of(x: Tensor) -> Tensor:
 
 
 def chroma_of(x: Tensor) -> Tensor:
-    """What two numbers a pixel, ``(B, 2, H, W)``, tell of pictures ``(B, 3, H, W)`` beside their luma; 0 is grey.
+    """The chroma ``(B, 2, H, W)`` of pictures less their luma, ``(B, 3, H, W)``; that of grey ones is 0.
 
-    White noise has white noise of the same deviation as its chroma, once its luma is known.
+    White noise becomes white noise of the same deviation, and of its part along the luma's weights nothing is left.
     """
-    return torch.einsum("dc,nchw->ndhw", _AXES.to(x), x)
+    # Products and sums, which autocast leaves in their precision: the luma is to be kept exactly.
+    return (_AXES.to(x)[:, :, None, None] * x[:, None]).sum(2)
 
 
 def picture_of(luma: Tensor, chroma: Tensor) -> Tensor:
@@ -59,11 +66,11 @@ def picture_of(luma: Tensor, chroma: Tensor) -> Tensor:
         >>> torch.allclose(picture_of(luma, chroma_of(x - luma)), x)
         True
     """
-    return luma + torch.einsum("dc,ndhw->nchw", _AXES.to(chroma), chroma)
+    return luma + (_AXES.to(chroma)[:, :, None, None] * chroma[:, :, None]).sum(1)
 
 
 class ColourPrior(Prior):
-    """A prior of the pictures that have a given luma: ``E[x_0 | x_t, luma]``.
+    """A prior of the pictures that have a given luma: ``E[x_0 | x_t, luma]``, where there is no ``guidance``.
 
     Bound to a luma by :meth:`given`, it is a prior like any other: :func:`restore.sample` draws colours for that luma,
     and :func:`restore.solve` those that agree with a measurement, such as a few known colours. Of the state, it looks
@@ -78,18 +85,19 @@ class ColourPrior(Prior):
         network: The trained network.
         schedule: The noise schedule it was trained with; of the picture, not of the chroma.
         value_range: The interval of its pictures' channels.
-        deviation: The root mean square of the chroma of what it was trained on, in the prior's own units.
+        deviation: The root mean square of the chroma of pictures, in the prior's own units, as in the training; it
+            need not be exact.
         guidance: How far estimates are moved away from what the network estimates without the luma, see
             :meth:`with_guidance`.
         **options: As of :class:`restore.Prior`.
 
     Raises:
-        ValueError: If the deviation is not above 0, the guidance below 0, or the network does not take 3 channels and
-            return 2.
+        ValueError: If the deviation is not above 0, the guidance below 0, the network does not take 3 channels and
+            return 2, or it is conditional on a class.
 
     Example:
         >>> from restore.networks import colour_unet
-        >>> prior = ColourPrior(colour_unet((16, 16)), Schedule.linear(), deviation=0.3)
+        >>> prior = ColourPrior(colour_unet((16, 16)), Schedule.linear())
         >>> luma = torch.rand(1, 1, 20, 24) * 2 - 1
         >>> x_hat = prior.given(luma)(torch.randn(1, 3, 20, 24), 0.5)
         >>> x_hat.shape, torch.allclose(luma_of(x_hat), luma, atol=1e-5)
@@ -102,39 +110,50 @@ class ColourPrior(Prior):
         schedule: Schedule,
         value_range: tuple[float, float] = (-1.0, 1.0),
         *,
-        deviation: float,
+        deviation: float = DEVIATION,
         guidance: float = 0.0,
         **options: Any,
     ) -> None:
         super().__init__(network, schedule, "v_prediction", value_range, **options)
-        if not isinstance(deviation, (int, float)) or not 0 < deviation < math.inf:
-            raise ValueError(
-                f"deviation is the root mean square of a chroma, a number above 0; not {deviation}"
-            )
         shape = self.channels, about.outputs_of(network)
         if shape[0] not in (None, 3) or shape[1] not in (None, 2):
             raise ValueError(
                 f"the network of a prior of colours takes 3 channels and returns 2, as that of "
                 f"restore.networks.colour_unet(); this one takes {shape[0]} and returns {shape[1]}"
             )
-        if self.spectrum is not None:
-            raise ValueError("a prior of colours for a luma has no spectrum, which knows of no luma")
-        self.deviation, self.guidance = float(deviation), _checked(guidance)
+        if self.needs_labels:
+            raise ValueError("a prior of colours is for a luma, and not for a class as well")
+        self.channels = 3
+        self.deviation, self.guidance = _number("deviation", deviation), _number("guidance", guidance)
+        if not self.deviation:
+            raise ValueError("deviation is the root mean square of a chroma, and must be above 0")
         self.luma: Tensor | None = None
 
     def given(self, luma: Tensor) -> ColourPrior:
         """The same prior for a luma.
 
         Args:
-            luma: ``(B, 1, H, W)`` in the prior's own range, one for each picture, or one for all.
+            luma: ``(B, 1, H, W)`` in the prior's own range, one for each picture, or one for all. It is not saved with
+                the prior.
 
         Raises:
-            ValueError: If it is of another shape.
+            TypeError: If it is no tensor of floats.
+            ValueError: If it is of another shape, or leaves the prior's range.
         """
+        if not isinstance(luma, Tensor) or not luma.is_floating_point():
+            kind = luma.dtype if isinstance(luma, Tensor) else type(luma).__name__
+            raise TypeError(f"expected a luma as a tensor of floats in {list(self.value_range)}, not {kind}")
         if luma.ndim != 4 or luma.shape[1] != 1:
             raise ValueError(f"expected a luma (B, 1, H, W), got {tuple(luma.shape)}")
+        low, high = self.value_range
+        slack = (high - low) / 100
+        if not bool(((luma >= low - slack) & (luma <= high + slack)).all()):
+            raise ValueError(
+                f"expected a luma in [{low:g}, {high:g}], the prior's own range; this one goes from "
+                f"{float(luma.min()):.4g} to {float(luma.max()):.4g}"
+            )
         other = copy.copy(self)
-        other.luma = luma
+        other.luma = luma.to(self.device)
         return other
 
     def with_guidance(self, guidance: float) -> ColourPrior:
@@ -142,19 +161,34 @@ class ColourPrior(Prior):
 
         Estimates are moved away from those of a picture of unknown luma, by this factor of the difference
         (*Classifier-Free Diffusion Guidance*, 2022, arXiv:2207.12598). 0 draws from the posterior. More is more
-        typical of what the luma shows, more saturated, and less diverse; the network is asked twice a step.
+        typical of what the luma shows, more saturated, less diverse, and no posterior's; the network is asked twice a
+        step.
 
         Args:
             guidance: At least 0.
         """
         other = copy.copy(self)
-        other.guidance = _checked(guidance)
+        other.guidance = _number("guidance", guidance)
         return other
 
     @property
     def evaluations(self) -> int:
         """How often the network is asked for one estimate."""
         return 2 if self.guidance else 1
+
+    def told(self) -> dict[str, float]:
+        """What it has beside other priors, as JSON can tell it."""
+        return {"deviation": self.deviation, "guidance": self.guidance}
+
+    def _checked(self, spectrum: Spectrum | None) -> Spectrum | None:
+        if spectrum is not None:
+            raise ValueError("a spectrum knows of no luma, and has no place in a prior of colours")
+        return None
+
+    def __repr__(self) -> str:
+        """As of any prior; its luma, and its guidance."""
+        luma = "no luma yet" if self.luma is None else f"for a luma {tuple(self.luma.shape)}"
+        return f"{super().__repr__()[:-1]}, {luma}, guidance {self.guidance:g}>"
 
     @property
     def given_luma(self) -> Tensor:
@@ -213,10 +247,10 @@ class ColourPrior(Prior):
         return picture_of(luma, self.deviation * (a * z[:, 1:] - g * v))
 
 
-def _checked(guidance: float) -> float:
-    if isinstance(guidance, bool) or not isinstance(guidance, (int, float)) or not 0 <= guidance < math.inf:
-        raise ValueError(f"guidance is a number of at least 0, not {guidance!r}")
-    return float(guidance)
+def _number(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MOST:
+        raise ValueError(f"{name} is a number from 0 to {MOST:g}, not {value!r}")
+    return float(value)
 
 
 def preconditioned(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restore.checkpoint import describe_network, save_prior
+from restore.colours import ColourPrior
 from restore.files import replace_together, write_atomically
 from restore.memory import twin
 from restore.networks import FoldedUNet
@@ -83,7 +84,8 @@ def save_pipeline(prior: Prior, folder: str | Path) -> Path:
 
     Raises:
         TypeError: If the network is none of diffusers'.
-        ValueError: If diffusers has no scheduler or pipeline for this prior; the message says what to do.
+        ValueError: If diffusers has no scheduler or pipeline for this prior, as for one of colours; the message says
+            what to do.
 
     Example:
         >>> from diffusers import UNet2DModel
@@ -98,6 +100,8 @@ def save_pipeline(prior: Prior, folder: str | Path) -> Path:
     """
     from diffusers import DDPMPipeline
 
+    if isinstance(prior, ColourPrior):
+        raise ValueError("diffusers has no pipeline for a prior of colours: save it with format='restore'")
     pipeline: Any = DDPMPipeline(_plain_unet(prior), _scheduler_of(prior))
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -171,13 +175,18 @@ def model_card(prior: Prior, repo_id: str) -> str:
         **names, library_name="restore", tags=["diffusion", "image-restoration", "inverse-problems"]
     )
     low, high = prior.value_range
+    purpose = (
+        "of colours for a luma (restore.colours)"
+        if isinstance(prior, ColourPrior)
+        else "for repairing pictures"
+    )
     return f"""---
 {data.to_yaml()}
 ---
 
 # {prior.name}
 
-{prior.config.get("description", "A diffusion prior for repairing pictures.")}
+{prior.config.get("description", f"A diffusion prior {purpose}.")}
 
 Licence: {licence or "none was given; ask its author before you use it"}
 

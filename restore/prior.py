@@ -54,6 +54,11 @@ class BasePrior(abc.ABC):
     light: bool = False
 
     @property
+    def evaluations(self) -> int:
+        """How often a network is asked for one estimate."""
+        return 1
+
+    @property
     def pixel_variance(self) -> float:
         """How much a pixel varies, in the prior's own units, for approximations that take one number for it.
 

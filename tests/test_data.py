@@ -372,10 +372,8 @@ def test_whole_pictures_join_dead_leaves_and_leave_the_others(tmp_path):
 
 def test_a_share_of_the_crops_show_parts_of_large_pictures(tmp_path):
     """Pictures of four times a crop's side are kept at two, three and four times it, smaller ones are not."""
-    paths, share = (
-        [save(tmp_path / "a.png", gradual(200, 300)), save(tmp_path / "b.png", gradual(60, 90))],
-        0.4,
-    )
+    share = 0.4
+    paths = [save(tmp_path / "a.png", gradual(200, 300)), save(tmp_path / "b.png", gradual(60, 90))]
     crops = Crops(paths, (16, 48), scales=0, scenes=share)
     assert crops._shapes.tolist() == [
         [200, 300],

@@ -37,14 +37,14 @@ class Contender:
         settings: Everything that its results depend on beside the measurement.
         restore: From a measurement to the picture, ``(3, H, W)``.
         samples: How many draws it is the mean of.
-        prior: The prior that it uses, if it uses one.
+        by_prior: Whether it uses the prior.
     """
 
     label: str
     settings: str
     restore: Callable[[Measurement], Tensor]
     samples: int = 1
-    prior: CountedPrior | None = None
+    by_prior: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,12 @@ class Resources:
 
     Attributes:
         prior: The prior; what it is asked is counted.
-        colours: The prior that grey pictures are coloured by, where no method is named.
         samples: How many draws to take the mean of.
         calls: Numbers of network calls to run every method at; none for the methods' own.
         device: Where to compute.
     """
 
     prior: CountedPrior
-    colours: CountedPrior
     samples: int
     calls: tuple[int, ...]
     device: torch.device
@@ -117,7 +115,7 @@ class CountedPrior(BasePrior):
 
     def __call__(self, x_t: Tensor, t: float | Tensor) -> Tensor:
         """The prior's estimate, counted."""
-        self._count[0] += len(x_t) * getattr(self, "evaluations", 1)
+        self._count[0] += len(x_t) * self.evaluations
         return super().__call__(x_t, t)  # type: ignore[safe-super]
 
     def with_variance(self, x_t: Tensor, t: float | Tensor) -> tuple[Tensor, Tensor]:
@@ -170,8 +168,11 @@ def _lacking(spec: Spec, example: Measurement, resources: Resources) -> str:
         return f"it is for {', '.join(name for name, t in TASKS.items() if spec.name in t.classical)}"
     if spec.name in CLASSICAL and not installed(spec.name):
         return f"the package {spec.name} is not installed"
-    if isinstance(resources.prior, ColourPrior) and spec.name not in (*CLASSICAL, COLORIZE):
-        return "the prior is of colours for a luma"
+    if isinstance(resources.prior, ColourPrior) and spec.name not in CLASSICAL:
+        if spec.name != COLORIZE:
+            return "the prior is of colours for a luma"
+        if "method" in spec.options:
+            return "the prior is of colours for a luma, whose draws need no method"
     if spec.name in PEERS and not peers_installed():
         return "the package deepinv is not installed"
     if spec.name == ONE_CALL and task.repair is not None:
@@ -199,23 +200,17 @@ def _contenders(spec: Spec, example: Measurement, resources: Resources) -> list[
         ]
     if spec.name == ONE_CALL:
         return [
-            Contender(
-                ONE_CALL,
-                ONE_CALL,
-                lambda measurement: one_call(measurement, resources),
-                prior=resources.prior,
-            )
+            Contender(ONE_CALL, ONE_CALL, lambda measurement: one_call(measurement, resources), by_prior=True)
         ]
     if spec.name == COLORIZE:
         options = complete(colorize, spec.options)
-        prior = resources.colours if options["method"] is None else resources.prior
-        settings: dict[str, Any] = {"prior": prior, "device": resources.device, "progress": False}
+        settings: dict[str, Any] = {"prior": resources.prior, "device": resources.device, "progress": False}
         return [
             Contender(
                 label(COLORIZE, spec.options),
                 label(COLORIZE, options),
                 lambda measurement: colorize(measurement.y, seed=measurement.seed, **options, **settings),
-                prior=prior,
+                by_prior=True,
             )
         ]
     if spec.name in PEERS:
@@ -268,7 +263,7 @@ def _methods(spec: Spec, example: Measurement, resources: Resources) -> list[Con
             return draws.mean(0)
 
         settings = f"{method!r}, steps={shown['steps']}, sampler={sampler}"
-        made.append(Contender(label(method.name, shown), settings, run, samples, resources.prior))
+        made.append(Contender(label(method.name, shown), settings, run, samples, by_prior=True))
     return made
 
 
@@ -283,7 +278,7 @@ def _peer(spec: Spec, resources: Resources) -> Contender:
         return torch.stack(draws).mean(0)
 
     shown = label(spec.name, {"steps": options["steps"], **spec.options})
-    return Contender(shown, label(spec.name, options), restore, resources.samples, resources.prior)
+    return Contender(shown, label(spec.name, options), restore, resources.samples, by_prior=True)
 
 
 def one_call(measurement: Measurement, resources: Resources) -> Tensor:

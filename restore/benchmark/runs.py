@@ -55,8 +55,8 @@ def pictures(
 
     Args:
         folder: A folder of pictures, searched with its sub-folders; the centre of each is used.
-        prior: A name, a folder (see :func:`restore.load_prior`), or a prior for colour pictures. With ``"photo"``, grey
-            pictures are coloured by ``"colours"``; a prior of colours runs the task ``"colour"`` alone.
+        prior: A name, a folder (see :func:`restore.load_prior`), or a prior for colour pictures. A prior of colours
+            (:class:`restore.colours.ColourPrior`) runs the task ``"colour"`` alone.
         methods: Who restores: methods such as ``"ddnm"`` or ``"ddnm:steps=50,eta=0.85"``, or instances; classical
             tools such as ``"telea"``; peers such as ``"deepinv-diffpir"``; ``"default"`` and ``"classical"``, which
             are the usual for each task.
@@ -108,11 +108,9 @@ def pictures(
         )
     where = device_for(device, "photo" if isinstance(prior, BasePrior) else prior, torch.empty(0))
     loaded = prior if isinstance(prior, BasePrior) else load_prior(prior)
-    counted, code = CountedPrior.of(loaded), code_version()
-    # As restore.colorize does: the package's prior of pictures is not what it colours by.
-    colours = CountedPrior.of(load_prior("colours")) if prior == "photo" else counted
-    identities = {id(each): fingerprint(each) for each in (counted, colours)}
-    resources = Resources(counted, colours, samples, tuple(calls), where)
+    counted = CountedPrior.of(loaded)
+    identity, code = fingerprint(loaded), code_version()
+    resources = Resources(counted, samples, tuple(calls), where)
     first, first_truth = next(iter(truths.items()))
     plan = []
     for task in chosen:
@@ -135,14 +133,14 @@ def pictures(
                         task=task.name,
                         method=contender.label,
                         settings=contender.settings,
-                        prior=identities[id(contender.prior)] if contender.prior else "",
-                        device=where.type if contender.prior else "cpu",
+                        prior=identity if contender.by_prior else "",
+                        device=where.type if contender.by_prior else "cpu",
                         size=size,
                         samples=contender.samples,
                         seed=seed,
                         code=code,
                     )
-                    of_task.append(_result(run, contender, measurement, ledger, place))
+                    of_task.append(_result(run, contender, measurement, counted, ledger, place))
                     bar.update()
             results += of_task
             if place is not None:
@@ -157,6 +155,7 @@ def _result(
     run: Run,
     contender: Contender,
     measurement: Measurement,
+    prior: CountedPrior,
     ledger: Ledger,
     place: Path | None,
 ) -> Result:
@@ -165,15 +164,13 @@ def _result(
     known = ledger.find(run) if picture is not None and picture.is_file() else None
     if known is not None:
         return known
-    counted = contender.prior
-    before, start = counted.calls if counted else 0, time.perf_counter()
+    calls, start = prior.calls, time.perf_counter()
     try:
         x = contender.restore(measurement).detach().cpu().float().clamp(0, 1)
     except FloatingPointError:
         x = torch.full_like(measurement.truth, math.nan)
     seconds = time.perf_counter() - start
-    calls = counted.calls - before if counted else 0
-    result = Result(**vars(run), **_measures(x, measurement), calls=calls, seconds=seconds)
+    result = Result(**vars(run), **_measures(x, measurement), calls=prior.calls - calls, seconds=seconds)
     if picture is not None:
         picture.parent.mkdir(parents=True, exist_ok=True)
         write_image(picture, x.nan_to_num())  # Before the row: what is in the table can be looked at.

@@ -44,7 +44,7 @@ def load_prior(
     Args:
         source: One of
 
-            * ``"photo"`` or ``"colours"``, the priors in the package (``"./photo"`` is a folder of that name);
+            * ``"photo"``, the prior in the package (``"./photo"`` is a folder of that name);
             * a name of :mod:`restore.zoo`, once ``restore zoo get NAME`` has fetched it;
             * a folder written by :meth:`Prior.save`;
             * a folder of diffusers: a saved ``DDPMPipeline`` or ``DDIMPipeline``, or a bare ``UNet2DModel``;

@@ -69,7 +69,7 @@ def save_prior(prior: Prior, folder: str | Path, *, dtype: torch.dtype | None = 
         "tile": prior.tile,
         "overlap": prior.overlap,
         **({"spectrum": prior.spectrum.to_config()} if prior.spectrum is not None else {}),
-        **_of_colours(prior),
+        **({"colours": prior.told()} if isinstance(prior, ColourPrior) else {}),
     }
     told = json.dumps(config)
     metadata = {
@@ -156,35 +156,12 @@ def load_native(folder: Path, config: dict[str, Any]) -> Prior:
     )
     try:
         sizes = {"tile": config["tile"], "overlap": config["overlap"]}
-        if "given" in config:
-            return _colour_prior(network, schedule, (low, high), described, sizes)
+        if isinstance(described.get("colours"), dict) and config["prediction"] == "v_prediction":
+            told = described.pop("colours")
+            return ColourPrior(network, schedule, (low, high), **told, config=described, **sizes)
         return Prior(network, schedule, config["prediction"], (low, high), config=described, **sizes)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{source!r} describes nothing that can be built: {error}") from error
-
-
-def _of_colours(prior: Prior) -> dict[str, Any]:
-    """What a prior of colours has beside others'."""
-    if not isinstance(prior, ColourPrior):
-        return {}
-    return {"given": "luma", "deviation": prior.deviation, "guidance": prior.guidance}
-
-
-def _colour_prior(
-    network: nn.Module,
-    schedule: Schedule,
-    value_range: tuple[float, float],
-    described: dict[str, Any],
-    sizes: dict[str, int],
-) -> ColourPrior:
-    given, deviation = described.pop("given"), described.pop("deviation", None)
-    guidance = described.pop("guidance", 0.0)
-    if given != "luma":
-        raise ValueError(
-            f"it is a prior of pictures given {given!r}, and only those given their 'luma' are known"
-        )
-    options = {"deviation": deviation, "guidance": guidance, "config": described, **sizes}
-    return ColourPrior(network, schedule, value_range, **options)
 
 
 def _check_kinds(config: dict[str, Any], source: str) -> None:
@@ -207,7 +184,6 @@ def _check_kinds(config: dict[str, Any], source: str) -> None:
         "tile": ("a whole number of pixels", side(config["tile"])),
         "overlap": ("a whole number of pixels", side(config["overlap"])),
         "trained_size": ("a side in pixels, or two", size is None or side(size) or pair(size, side)),
-        "deviation": ("a number", config.get("deviation") is None or number(config["deviation"])),
         "name": ("a word", isinstance(config.get("name"), (str, type(None)))),
     }
     for key, (words, fits) in expected.items():

@@ -12,7 +12,8 @@ def train(args: argparse.Namespace) -> None:
     apart = ("run", "photos", "output", "quiet", "command")
     given = {k: v for k, v in vars(args).items() if k not in apart and v is not None}
     run(args.photos, args.output, progress=not args.quiet, **given)
-    print(f"wrote {args.output}: give it to a repair as --prior {args.output}")
+    repair = "restore colorize" if args.colours else "a repair"
+    print(f"wrote {args.output}: give it to {repair} as --prior {args.output}")
 
 
 def sample(args: argparse.Namespace) -> None:

@@ -49,8 +49,6 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     blur.add_argument("--kernel", type=Path, help="a picture of the blur's kernel")
     sub.add_argument("--noise", type=float, default=0.01, help="its noise, white being 1 (default: 0.01)")
     sub = command("colorize", repairs.colorize, repair=True)
-    # Which prior suits depends on whether there is a method.
-    sub.set_defaults(prior=None)
     sub.add_argument(
         "--draws",
         type=_count,
@@ -98,9 +96,7 @@ def common_options() -> argparse.ArgumentParser:
     group.add_argument("--seed", type=int, default=0, help="another number gives another result (default: 0)")
     group.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
     group.add_argument(
-        "--prior",
-        default="photo",
-        help="name, folder or file of the prior (default: photo, in the package; of colours without a method, colours)",
+        "--prior", default="photo", help="name, folder or file of the prior (default: photo, in the package)"
     )
     group.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser

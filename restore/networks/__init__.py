@@ -1,7 +1,7 @@
 """The denoising networks.
 
-:func:`photo_unet` and :func:`colour_unet` build the networks of the priors in the package, :class:`FoldedUNet` both.
-:class:`RMSUNet` is the network of denoising-diffusion-pytorch, for checkpoints of its trainer.
+:func:`photo_unet` builds the network of the prior in the package, and :func:`colour_unet` that of a prior of colours,
+:class:`FoldedUNet` both. :class:`RMSUNet` is the network of denoising-diffusion-pytorch, for checkpoints of its trainer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Colours for grey pictures: drawn for a reduced picture, brought back along the edges of the luma."""
+"""Colours for grey pictures: found in a reduced picture, brought back along the edges of the luma."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from restore.methods import Method, as_method
 from restore.solve.checks import whole_number
 from restore.tasks.settings import draws_of, prior_of, solved
 
-#: Colours are found for a picture whose shorter side is about this, by a prior of colours and by others.
-COLOUR_SIZE, OTHER_SIZE = 64, 96
-#: One picture is the most typical of so many draws, of so many network calls each.
+#: Colours are found for a picture whose shorter side is about this.
+COLOUR_SIZE = 96
+#: One picture is the most typical of so many draws, of so many network calls each. More calls make draws of one hue.
 DRAWS, CALLS = 16, 20
 #: A picture that is larger than the working size by less than this is not reduced.
 SMALLEST_REDUCTION = 1.5
@@ -33,40 +33,40 @@ class FromPrior(Method):
 def colorize(
     image: Any,
     *,
-    working_size: int | None = None,
+    working_size: int = COLOUR_SIZE,
     draws: int = DRAWS,
-    method: str | None = None,
+    method: str | Method | None = None,
     steps: int | None = None,
     **settings: Any,
 ) -> Any:
     """Gives a grey picture plausible colours, and keeps its luma.
 
-    What colour a thing has is told by the whole of it, and a prior that was trained on small pictures sees no more
-    than that at once. Colours are therefore found for the picture reduced to about ``working_size``, and brought back
-    to its full size along the edges of the luma (guided filter, *Guided Image Filtering*, He, Sun and Tang, 2010).
+    What colour a thing has is told by the whole of it, and a prior that was trained on small crops sees no more than
+    that at once. Colours are therefore found for the picture reduced to about ``working_size``, and brought back to
+    its full size along the edges of the luma (guided filter, *Guided Image Filtering*, He, Sun and Tang, 2010).
 
-    They are drawn from a prior of colours (:class:`restore.colours.ColourPrior`). Any other prior, with a method, draws
-    pictures that have the luma.
+    A prior of pictures is asked for those that have this luma, by a method. A prior of colours
+    (:class:`restore.colours.ColourPrior`) knows the luma, and colours are drawn from it without one.
 
-    A single draw may be lucky with its colours or not, and the mean of many dares little. Without ``samples``, the
-    result is the most typical of ``draws`` draws, the one that is nearest to their mean, made as saturated as they are.
+    A single draw may be lucky with its colours or not, and the mean of many has one tint all over, since they agree on
+    little else. Without ``samples``, the result is the most typical of ``draws`` draws, the one that is nearest to
+    their mean, made as saturated as they are.
 
     Args:
         image: The picture: numpy ``(H, W)``, PIL, torch ``(1, H, W)``, or a batch; of a colour picture
             the luma is taken.
-        working_size: The shorter side of the reduced picture, in pixels; what is smaller is not reduced. By default
-            64 for a prior of colours and 96 for others.
+        working_size: The shorter side of the reduced picture, in pixels; what is smaller is not reduced.
         draws: Of how many draws one is chosen; 1 for a draw as it is. Each costs as many network calls.
-        method: A method, for a prior of pictures; by default ``"auto"`` chooses. One that has no draws is run once.
-        steps: Number of steps; 20 by default, without a method.
-        **settings: Further arguments of :func:`restore.solve`. ``prior`` is ``"colours"`` by default, and ``"photo"``
-            where there is a method.
+        method: A method, for a prior of pictures; by default, ``"auto"`` chooses. One that has no draws is run once.
+        steps: Number of steps; 20 by default, where no method is named.
+        **settings: Further arguments of :func:`restore.solve`.
 
     Returns:
         A colour picture; with ``samples=n``, ``n`` draws, each as it is.
 
     Raises:
-        ValueError: If the picture has two channels or more than three, or a prior of colours is given a method.
+        ValueError: If the picture has two channels or more than three; if a prior of colours is given a method, or
+            noise, which it would leave in the luma.
 
     Example:
         >>> import numpy as np
@@ -81,31 +81,20 @@ def colorize(
         raise ValueError(
             f"expected a grey picture, or a colour one of 3 channels; got {batch.shape[1]} channels"
         )
-    draws = whole_number(draws, "draws")
+    working_size, draws = whole_number(working_size, "working_size"), whole_number(draws, "draws")
     samples, settings = draws_of(settings, batch, layout)
-    if settings.get("prior") is None:
-        settings = {**settings, "prior": "colours" if method is None else "photo"}
-    prior = prior_of(settings)
-    of_colours = isinstance(prior, ColourPrior)
-    if of_colours and method is not None:
-        raise ValueError(
-            f"{prior.name!r} is a prior of colours, whose draws need no method: leave method={method!r} out, or give "
-            f"a prior of pictures, such as prior='photo'"
-        )
-    usual = COLOUR_SIZE if of_colours else OTHER_SIZE
-    factor = min(luma.shape[-2:]) / whole_number(
-        usual if working_size is None else working_size, "working_size"
-    )
+    prior, method = prior_of(settings), method or "auto"
+    factor = min(luma.shape[-2:]) / working_size
     small = luma if factor < SMALLEST_REDUCTION else _reduced(luma, factor, getattr(prior, "multiple", 1))
-    how: str | Method = method or "auto"
+    automatic = str(method).lower() == "auto"
     if isinstance(prior, ColourPrior):
+        _check_colours(prior, automatic, method, settings)
         low, high = prior.value_range
-        prior, how = prior.given(low + (high - low) * small), FromPrior()
-    chosen = str(how).lower() == "auto"
-    drawn = samples or (draws if chosen or as_method(how).draws else None)
-    if (chosen or of_colours) and steps is None:
+        prior, method = prior.given(low + (high - low) * small), FromPrior()
+    drawn = samples or (draws if automatic or as_method(method).draws else None)
+    if automatic and steps is None:
         steps = CALLS
-    found = solved(small, operator, how, drawn, steps=steps, **{**settings, "prior": prior})
+    found = solved(small, operator, method, drawn, steps=steps, **{**settings, "prior": prior})
     chroma = found - operator(found)
     if samples is None:
         chroma = _most_typical(chroma.unflatten(0, (drawn or 1, len(luma))))
@@ -113,6 +102,20 @@ def colorize(
     if chroma.shape[-2:] != luma.shape[-2:]:
         chroma = _along_edges(luma, chroma, max(1, round(factor)))
     return layout.restore(_in_gamut(luma, chroma, operator), samples=samples)
+
+
+def _check_colours(prior: ColourPrior, automatic: bool, method: Any, settings: dict[str, Any]) -> None:
+    """Refuses what a prior of colours would pass over silently."""
+    if not automatic:
+        raise ValueError(
+            f"{prior.name!r} is a prior of colours, whose draws need no method: leave method={method!r} out, or give "
+            f"a prior of pictures, such as prior='photo'"
+        )
+    if bool(torch.as_tensor(settings.get("noise", 0.0)).any()):
+        raise ValueError(
+            f"{prior.name!r} is a prior of colours, and the luma is kept with its noise: leave noise out, or give a "
+            f"prior of pictures, such as prior='photo'"
+        )
 
 
 def _reduced(luma: Tensor, factor: float, multiple: int) -> Tensor:

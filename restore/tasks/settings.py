@@ -47,7 +47,7 @@ def solved(
 
 def prior_of(settings: dict[str, Any]) -> BasePrior:
     """The prior, loaded once for all parts of a picture."""
-    prior = settings.get("prior") or "photo"
+    prior = settings.get("prior", "photo")
     if isinstance(prior, BasePrior):
         return prior
     return load_prior(prior, device=device_for(settings.get("device"), prior, torch.empty(0)))

@@ -39,7 +39,7 @@ def train(
         photos: A folder of pictures of any size, searched with its sub-folders. Sub-folders whose name ends in
             ``-val``, and every twentieth of the other pictures, are only used for validation.
         out: The folder that the prior is written to; :func:`restore.load_prior` loads it.
-        network: What to train; by default the network of the prior in the package, of pictures or of colours, from
+        network: What to train; by default the network of the prior in the package, or that of a prior of colours, from
             random weights.
         init: A prior folder to take the weights to start with from (a new run, unlike ``resume``).
         schedule: The noise schedule; DDPM's linear one by default.

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from restore.colours import UNKNOWN, colour_target
+from restore.colours import DEVIATION, UNKNOWN, colour_target
 from restore.schedule import Schedule, per_image
 
 #: The share of pictures whose colours are learned without their luma, for guidance away from those.
@@ -54,7 +54,7 @@ def colour_loss(
     schedule: Schedule,
     generator: torch.Generator | None = None,
     *,
-    deviation: float,
+    deviation: float = DEVIATION,
 ) -> Tensor:
     """The loss of the network of a :class:`restore.colours.ColourPrior`: of the chroma alone, the luma being known.
 
@@ -74,7 +74,7 @@ def colour_loss(
 
     Example:
         >>> grey = torch.zeros(64, 3, 4, 4)
-        >>> loss = colour_loss(lambda z, step: 0 * z[:, 1:], grey, Schedule.linear(), deviation=0.3)
+        >>> loss = colour_loss(lambda z, step: 0 * z[:, 1:], grey, Schedule.linear())
         >>> bool(0 < loss < 1)
         True
     """

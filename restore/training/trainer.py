@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from restore.checkpoint import describe_network, save_prior
-from restore.colours import ColourPrior, chroma_of, luma_of
+from restore.colours import ColourPrior, luma_of
 from restore.data import Crops
 from restore.networks import set_dropout
 from restore.prior import Prior
@@ -80,26 +79,17 @@ class Trainer:
             options.precision == "auto" and computes_in_bf16(self.device)
         )
 
-        self.spectrum: Spectrum | None = None
-        self.deviation: float | None = None
-        self._loss: Callable[..., Tensor] = simple_loss
         if options.colours and crops.channels != 3:
             raise ValueError(
                 "grey pictures have no colours to train a prior of: give channels=3, or leave colours out"
             )
-        if options.spectrum or options.colours:
+        self._loss: Callable[..., Tensor] = colour_loss if options.colours else simple_loss
+        self._check(network)
+        self.spectrum: Spectrum | None = None
+        if options.spectrum:
             generator = torch.Generator(self.device).manual_seed(stream_seed(options.seed, 2))
             count = max(64, round(SPECTRUM_CROPS * min(1.0, (64 / crops.size) ** 2)))
-            pictures = crops.batch(count, generator)
-            if options.spectrum:
-                self.spectrum = Spectrum.of(pictures)
-            else:
-                chroma = chroma_of(pictures - luma_of(pictures))
-                self.deviation = max(
-                    1e-3, round(float(chroma.square().mean().sqrt()), 6)
-                )  # Of grey pictures, 0.
-                self._loss = partial(colour_loss, deviation=self.deviation)
-        self._check(network)
+            self.spectrum = Spectrum.of(crops.batch(count, generator))
         if options.dropout:
             set_dropout(network, options.dropout)
         network = network.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
@@ -263,9 +253,8 @@ class Trainer:
         return prior if self.spectrum is None else prior.with_spectrum(self.spectrum)
 
     def _prior_of(self, network: nn.Module) -> Prior:
-        if self.deviation is None:
-            return Prior(network, self.schedule, config=self.config)
-        return ColourPrior(network, self.schedule, deviation=self.deviation, config=self.config)
+        kind = ColourPrior if self.options.colours else Prior
+        return kind(network, self.schedule, config=self.config)
 
     def save(self) -> None:
         """Writes the state of the training and the prior; each file replaces its predecessor at once."""
@@ -280,9 +269,10 @@ class Trainer:
         from restore.plots import grid
         from restore.solve import sample
 
-        size, prior = self.crops.size, self.prior()
+        prior, shape = self.prior(), (16, self.crops.channels, self.crops.size, self.crops.size)
         if isinstance(prior, ColourPrior):
             generator = torch.Generator(self.device).manual_seed(stream_seed(0, 3))
-            prior = prior.given(luma_of((self.validation or self.crops).batch(16, generator)))
-        pictures = sample(prior, (16, self.crops.channels, size, size), steps=50, seed=0, progress=False)
+            shown = (self.validation or self.crops).batch(16, generator)
+            prior, shape = prior.given(luma_of(shown)), (16, 3, *shown.shape[-2:])
+        pictures = sample(prior, shape, steps=50, seed=0, progress=False)
         write_image(self.out / "samples" / f"{self.step:07d}.png", grid(pictures))

@@ -117,18 +117,6 @@ _ENTRIES = (
         source="restore/priors/photo/README.md",
         format="restore",
     ),
-    Entry(
-        name="colours",
-        description="the prior of colours in the package: what colours are likely for a luma",
-        trained_on="3,620 photographs, most of each in 64 x 64",
-        domain="photographs",
-        size=2_105_192,
-        parameters=1_042_384,
-        licence="Apache-2.0",
-        picture_size=64,
-        source="restore/priors/colours/README.md",
-        format="restore",
-    ),
     _ddpm(
         "google/ddpm-celebahq-256",
         "cd5c944777ea2668051904ead6cc120739b86c4d",
