@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
@@ -355,3 +356,23 @@ def test_attention_is_where_it_is_cheap_and_begins_as_nothing():
         if name.endswith("to_out.0.weight"):
             nn.init.normal_(parameter)
     assert float((network(x, step) - plain(x, step)).abs().max()) > 1e-3
+
+
+def test_gradients_are_right_however_sure_attention_is():
+    """With logits of 1e7, as a training may come to: fused attention had gradients that were wrong, then infinite."""
+    network = photo_unet((16, 16, 32, 32))
+    for module in network.unet.modules():
+        if hasattr(module, "to_q"):
+            torch.nn.init.normal_(module.to_out[0].weight, std=0.2)
+            for layer in (module.to_q, module.to_k):
+                layer.weight.data.mul_(3e4)
+    x = torch.randn(2, 3, 64, 64)
+    exact = copy.deepcopy(network).double()
+
+    def gradient(net, x):
+        x = x.clone().requires_grad_(True)
+        return torch.autograd.grad(net(x, torch.tensor([3.0, 700.0])).square().sum(), x)[0]
+
+    # The weights of attention are those of the largest logit here: float64 rounds to the same ones.
+    error = gradient(network, x).double() - gradient(exact, x.double())
+    assert error.norm() < 1e-3 * gradient(exact, x.double()).norm()

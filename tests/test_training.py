@@ -1070,3 +1070,22 @@ def test_two_processes(crops, tmp_path):
     assert one["step"] == two["step"] == 6
     assert one["weights"] == two["weights"]
     assert [step for step, _ in entries(out)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_one_gradient_that_overflows_does_not_cost_the_weights(tmp_path):
+    network = photo_unet((8, 8))
+    weight = network.unet.conv_out.weight
+    count = []
+
+    def overflow(gradient):
+        count.append(1)
+        return torch.full_like(gradient, math.inf) if len(count) == 2 else gradient
+
+    weight.register_hook(overflow)
+    options = TrainingOptions(steps=4, batch=2, crop=16, validate_every=0, sample_every=0)
+    pictures = [np.random.default_rng(0).integers(0, 255, (24, 24, 3), np.uint8)]
+    before = weight.detach().clone()
+    prior = Trainer(network, Crops.from_arrays(pictures, 16), tmp_path, options, progress=False).run()
+    assert len(count) == 4
+    assert all(p.isfinite().all() for p in prior.network.parameters())
+    assert not torch.equal(weight, before)

@@ -1,7 +1,8 @@
 """The denoising networks.
 
 :func:`photo_unet` builds the network of the prior in the package, and :func:`colour_unet` that of a prior of colours,
-:class:`FoldedUNet` both. :class:`RMSUNet` is the network of denoising-diffusion-pytorch, for checkpoints of its trainer.
+:class:`FoldedUNet` both. :class:`RMSUNet` is the network of denoising-diffusion-pytorch, for checkpoints of its
+trainer.
 """
 
 from __future__ import annotations

@@ -75,21 +75,29 @@ class FoldedUNet(nn.Module):
         self, config: dict[str, Any], fold: int = 2, norm: str = "pixel", heads: int | None = None
     ) -> None:
         super().__init__()
-        from diffusers import UNet2DModel  # Seconds to import: only when a network is built.
+        # Seconds to import: only when a network is built.
+        from diffusers import UNet2DModel
+        from diffusers.models.attention_processor import Attention, AttnProcessor
 
         if norm not in ("pixel", "group"):
             raise ValueError(f"norm must be 'pixel' or 'group', not {norm!r}")
         self.config: dict[str, Any] = {"config": dict(config), "fold": fold, "norm": norm}
         self.fold = fold
         self.unet = cast(Any, UNet2DModel(**config))
+        # torch's fused attention computes its weights again for the gradient, from logarithms of sums that are rounded
+        # where logits are large: at 1e7 its gradients were wrong by factors of 1e5 in float32, then infinite (torch
+        # 2.14, CPU). Attention that keeps its weights has none of this, and costs little at the coarsest level.
+        attentions = [module for module in self.unet.modules() if isinstance(module, Attention)]
+        for attention in attentions:
+            attention.set_processor(AttnProcessor())
         if norm == "pixel":
             _replace_group_norms(self.unet)
         if heads is not None:
             self.config["heads"] = heads
-            for module in self.unet.modules():
-                # The number of heads is how its matrices are cut, not what they are.
-                if hasattr(module, "to_q"):
-                    module.heads, module.scale = heads, (module.inner_dim // heads) ** -0.5
+            for (
+                attention
+            ) in attentions:  # The number of heads is how its matrices are cut, not what they are.
+                attention.heads, attention.scale = heads, (attention.inner_dim // heads) ** -0.5
 
     @property
     def channels(self) -> int:

@@ -30,8 +30,8 @@ class TrainingOptions:
         scales: How many times a picture may be halved.
         per_octave: At how many sizes a picture is kept per halving: 2 adds those between, at factors of 1.41.
         whole: Share of the crops that show nearly a whole picture, reduced to the crop's size, below 1.
-        scenes: Share of the crops, below 1, that are of pictures with at least four times a crop's side, reduced to two,
-            three and four times it.
+        scenes: Share of the crops, below 1, that are of pictures with at least four times a crop's side, reduced to
+            two, three and four times it.
         dead_leaves: Share of the crops that come from synthetic dead-leaves pictures, below 1.
         spectrum: At high noise, the trained prior estimates with a Gaussian of the crops' mean colour and spectrum, in
             place of the network: for pictures of many things, not for faces that are all in one place.

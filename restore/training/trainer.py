@@ -211,6 +211,10 @@ class Trainer:
                     loss = self._loss(self._forward, x_0, self.schedule, generator) / o.accumulate
                 self.accelerator.backward(loss)
             total += loss.detach()
+        # One number that overflowed would make an infinite norm, by which clipping divides: all weights would be lost.
+        for parameter in self.network.parameters():
+            if parameter.grad is not None:
+                parameter.grad.nan_to_num_(0.0, 0.0, 0.0)
         self.accelerator.clip_grad_norm_(self.network.parameters(), o.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
