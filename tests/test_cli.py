@@ -199,8 +199,26 @@ def test_numbers_below_one_are_refused_by_name(pictures, capsys, option):
 def test_methods_are_listed_with_their_papers(capsys):
     assert main(["methods"]) == 0
     printed = capsys.readouterr().out
+    assert printed.startswith("auto\n")
+    assert "--method dps:zeta=0.5" in printed
     for method in restore.methods():
         assert f"{method.name}\n    {method.paper}" in printed
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [("train", "; it goes on with --resume"), ("methods", ""), ("zoo", "a download goes on")],
+)
+def test_what_is_stopped_says_how_it_goes_on(command, told, monkeypatch, capsys):
+    def stopped(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"restore.cli.commands.{command}", stopped)
+    assert main([command, *(["photos", "-o", "out"] if command == "train" else [])]) == 130
+    said = capsys.readouterr().err
+    assert said.startswith("\nstopped")
+    assert told in said
+    assert ("goes on" in said) == bool(told)
 
 
 def test_a_reader_that_has_seen_enough_is_not_complained_about():

@@ -15,8 +15,21 @@ from restore.cli.parser import build_parser
 __all__ = ["build_parser", "guarded", "main"]
 
 
-def guarded(run: Callable[[], object]) -> int:
-    """Runs something; mistakes and warnings are told in a line instead of a traceback. Returns the exit status."""
+#: How what was stopped goes on; a repair is begun anew.
+GOES_ON = {
+    "train": "; it goes on with --resume",
+    "benchmark": "; it goes on with the same command",
+    "zoo": "; a download goes on with the same command",
+}
+
+
+def guarded(run: Callable[[], object], goes_on: str = "") -> int:
+    """Runs something; mistakes and warnings are told in a line instead of a traceback. Returns the exit status.
+
+    Args:
+        run: What to run.
+        goes_on: The end of what is said when a person stops it.
+    """
     formatted = warnings.formatwarning
     warnings.formatwarning = _one_line
     try:
@@ -30,10 +43,7 @@ def guarded(run: Callable[[], object]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            "\nstopped; a training goes on with --resume, a benchmark or a download with the same command",
-            file=sys.stderr,
-        )
+        print(f"\nstopped{goes_on}", file=sys.stderr)
         return 130
     finally:
         warnings.formatwarning = formatted
@@ -70,4 +80,4 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
                     )
         args.run(args)
 
-    return guarded(run)
+    return guarded(run, GOES_ON.get(args.command, ""))

@@ -41,6 +41,10 @@ def methods(args: argparse.Namespace) -> None:
     """Lists the methods."""
     from restore.methods import table
 
+    print(
+        "auto\n    chooses among those below, by the operator, the noise and the budget of network calls\n\n"
+        "Options stand behind a name: --method dps:zeta=0.5, --method tds:particles=16,twist=mmps\n"
+    )
     for method in table():
         needs = ", ".join(method.needs) or "any differentiable operator"
         options = ", ".join(f"{k}={v}" for k, v in method.options.items())
