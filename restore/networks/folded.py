@@ -84,19 +84,19 @@ class FoldedUNet(nn.Module):
         self.config: dict[str, Any] = {"config": dict(config), "fold": fold, "norm": norm}
         self.fold = fold
         self.unet = cast(Any, UNet2DModel(**config))
-        # torch's fused attention computes its weights again for the gradient, from logarithms of sums that are rounded
-        # where logits are large: at 1e7 its gradients were wrong by factors of 1e5 in float32, then infinite (torch
-        # 2.14, CPU). Attention that keeps its weights has none of this, and costs little at the coarsest level.
         attentions = [module for module in self.unet.modules() if isinstance(module, Attention)]
-        for attention in attentions:
-            attention.set_processor(AttnProcessor())
         if norm == "pixel":
             _replace_group_norms(self.unet)
+            # torch's fused attention computes its weights again for the gradient, from logarithms of sums that are
+            # rounded where logits are large: at 1e7 gradients were wrong by factors of 1e5 in float32, then infinite
+            # (torch 2.14, CPU). Attention that keeps its weights has none of this, and costs little at the coarsest
+            # level. Networks of others have more of it, and keep theirs.
+            for attention in attentions:
+                attention.set_processor(AttnProcessor())
         if heads is not None:
             self.config["heads"] = heads
-            for (
-                attention
-            ) in attentions:  # The number of heads is how its matrices are cut, not what they are.
+            # The number of heads is how its matrices are cut, not what they are.
+            for attention in attentions:
                 attention.heads, attention.scale = heads, (attention.inner_dim // heads) ** -0.5
 
     @property

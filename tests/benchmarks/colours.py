@@ -1,6 +1,6 @@
 """What priors know of colours: draws for the luma of pictures, beside their true colours.
 
-    python tests/benchmarks/colours.py PICTURES [--priors colours photo] [--size 64] [--draws 16] [--limit 32]
+    python tests/benchmarks/colours.py PICTURES [--priors photo my-colours] [--size 64] [--draws 16] [--limit 32]
 
 Of every picture the centre is taken, as large a square as there is, reduced to ``--size`` pixels. For every prior, the
 means over pictures of: PSNR of the mean of the draws, of single draws, and of the picture that ``restore.colorize``
@@ -58,10 +58,11 @@ def colourfulness(pictures: Tensor) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--priors", nargs="+", default=["colours", "photo"])
+    parser.add_argument("--priors", nargs="+", default=["photo"])
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--draws", type=int, default=16)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--working-size", type=int, default=96, help="of restore.colorize")
     parser.add_argument("--limit", type=int)
     parser.add_argument(
         "--held-out", action="store_true", help="only those that training leaves for validation"
@@ -81,7 +82,13 @@ def main() -> None:
     print(f"| grey | {psnr(grey, truth).mean():.2f} | | | 0.0 | | |")
     for name in args.priors:
         prior, start = restore.load_prior(name), time.perf_counter()
-        options = {"prior": prior, "seed": args.seed, "steps": args.steps, "progress": False}
+        options = {
+            "prior": prior,
+            "seed": args.seed,
+            "steps": args.steps,
+            "working_size": args.working_size,
+            "progress": False,
+        }
         draws = restore.colorize(luma, samples=args.draws, **options)
         seconds = (time.perf_counter() - start) / len(truth)
         one = restore.colorize(luma, draws=args.draws, **options)
