@@ -87,6 +87,8 @@ class ColourPrior(Prior):
         value_range: The interval of its pictures' channels.
         deviation: The root mean square of the chroma of pictures, in the prior's own units, as in the training; it
             need not be exact.
+        size: The shorter side, in pixels, of the pictures that it was trained on: :func:`restore.colorize` finds colours
+            for a picture of that size.
         guidance: How far estimates are moved away from what the network estimates without the luma, see
             :meth:`with_guidance`.
         **options: As of :class:`restore.Prior`.
@@ -111,6 +113,7 @@ class ColourPrior(Prior):
         value_range: tuple[float, float] = (-1.0, 1.0),
         *,
         deviation: float = DEVIATION,
+        size: int = 64,
         guidance: float = 0.0,
         **options: Any,
     ) -> None:
@@ -127,6 +130,9 @@ class ColourPrior(Prior):
         self.deviation, self.guidance = _number("deviation", deviation), _number("guidance", guidance)
         if not self.deviation:
             raise ValueError("deviation is the root mean square of a chroma, and must be above 0")
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ValueError(f"size is a number of pixels, not {size!r}")
+        self.size = size
         self.luma: Tensor | None = None
 
     def given(self, luma: Tensor) -> ColourPrior:
@@ -178,7 +184,7 @@ class ColourPrior(Prior):
 
     def told(self) -> dict[str, float]:
         """What it has beside other priors, as JSON can tell it."""
-        return {"deviation": self.deviation, "guidance": self.guidance}
+        return {"deviation": self.deviation, "size": self.size, "guidance": self.guidance}
 
     def _checked(self, spectrum: Spectrum | None) -> Spectrum | None:
         if spectrum is not None:

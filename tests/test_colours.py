@@ -195,7 +195,7 @@ def test_other_precisions(prior):
 def test_one_for_a_class_is_refused():
     config = {**colour_unet((8, 8)).config["config"], "num_class_embeds": 3}
     with pytest.raises(ValueError, match="not for a class as well"):
-        ColourPrior(FoldedUNet(config, fold=4), Schedule.linear())
+        ColourPrior(FoldedUNet(config, fold=2), Schedule.linear())
 
 
 # ---------------------------------------------------------------- draws
@@ -260,7 +260,7 @@ def test_colours_are_found_at_the_size_that_is_asked_for(prior):
         callback=lambda state: seen.append(tuple(state.x.shape[-2:])),
         **SMALL,
     )
-    assert set(seen[:4]) == {(96, 128)}
+    assert set(seen[:4]) == {(64, 84)}
     assert set(seen[4:]) == {(32, 40)}
 
 
@@ -416,7 +416,7 @@ def test_training_makes_a_prior_of_colours_that_resumes_exactly(tmp_path):
     assert (tmp_path / "a" / "samples" / "0000004.png").is_file()
     loaded = restore.load_prior(tmp_path / "a")
     assert isinstance(loaded, ColourPrior)
-    assert (loaded.deviation, loaded.guidance) == (whole.deviation, 0)
+    assert (loaded.deviation, loaded.size, loaded.guidance) == (whole.deviation, 16, 0)
     x_t, luma = torch.randn(1, 3, 16, 16), torch.rand(1, 1, 16, 16)
     assert torch.equal(loaded.given(luma)(x_t, 0.5), whole.given(luma)(x_t, 0.5))
     trainer(tmp_path / "b").run(until=2)
@@ -523,6 +523,8 @@ def test_grey_crops_and_networks_without_blocks_are_refused(tmp_path):
         ({"deviation": 0}, "must be above 0"),
         ({"deviation": 10**400}, "deviation is a number"),
         ({"guidance": -1}, "guidance is a number"),
+        ({"size": 0}, "size is a number of pixels, not 0"),
+        ({"size": 2.5}, "size is a number of pixels, not 2.5"),
         ({"edges": 1}, "edges"),
     ],
 )

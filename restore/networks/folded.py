@@ -183,15 +183,13 @@ def photo_unet(
     return network
 
 
-def colour_unet(channels: tuple[int, ...] = (32, 48, 64), layers: int = 1, fold: int = 4) -> FoldedUNet:
+def colour_unet(channels: tuple[int, ...] = (48, 64, 96), layers: int = 1, fold: int = 2) -> FoldedUNet:
     """The network of a :class:`restore.colours.ColourPrior`: from a luma and a noisy chroma to a chroma.
-
-    It works on squares of 4 x 4 pixels, since colours are of things and not of pixels.
 
     Args:
         channels: As of :func:`photo_unet`.
         layers: The same.
-        fold: The same.
+        fold: The same. Of squares of 4 x 4 pixels, colours came out coarser than with pictures of half the size.
 
     Example:
         >>> import torch

@@ -33,7 +33,7 @@ class FromPrior(Method):
 def colorize(
     image: Any,
     *,
-    working_size: int = COLOUR_SIZE,
+    working_size: int | None = None,
     draws: int = DRAWS,
     method: str | Method | None = None,
     steps: int | None = None,
@@ -55,7 +55,8 @@ def colorize(
     Args:
         image: The picture: numpy ``(H, W)``, PIL, torch ``(1, H, W)``, or a batch; of a colour picture
             the luma is taken.
-        working_size: The shorter side of the reduced picture, in pixels; what is smaller is not reduced.
+        working_size: The shorter side of the reduced picture, in pixels; what is smaller is not reduced. By default 96,
+            and for a prior of colours that of its training.
         draws: Of how many draws one is chosen; 1 for a draw as it is. Each costs as many network calls.
         method: A method, for a prior of pictures; by default, ``"auto"`` chooses. One that has no draws is run once.
         steps: Number of steps; 20 by default, where no method is named.
@@ -81,10 +82,12 @@ def colorize(
         raise ValueError(
             f"expected a grey picture, or a colour one of 3 channels; got {batch.shape[1]} channels"
         )
-    working_size, draws = whole_number(working_size, "working_size"), whole_number(draws, "draws")
+    draws = whole_number(draws, "draws")
     samples, settings = draws_of(settings, batch, layout)
     prior, method = prior_of(settings), method or "auto"
-    factor = min(luma.shape[-2:]) / working_size
+    if working_size is None:
+        working_size = prior.size if isinstance(prior, ColourPrior) else COLOUR_SIZE
+    factor = min(luma.shape[-2:]) / whole_number(working_size, "working_size")
     small = luma if factor < SMALLEST_REDUCTION else _reduced(luma, factor, getattr(prior, "multiple", 1))
     automatic = str(method).lower() == "auto"
     if isinstance(prior, ColourPrior):

@@ -257,8 +257,9 @@ class Trainer:
         return prior if self.spectrum is None else prior.with_spectrum(self.spectrum)
 
     def _prior_of(self, network: nn.Module) -> Prior:
-        kind = ColourPrior if self.options.colours else Prior
-        return kind(network, self.schedule, config=self.config)
+        if self.options.colours:
+            return ColourPrior(network, self.schedule, size=self.crops.size, config=self.config)
+        return Prior(network, self.schedule, config=self.config)
 
     def save(self) -> None:
         """Writes the state of the training and the prior; each file replaces its predecessor at once."""

@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--draws", type=int, default=16)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--working-size", type=int, default=96, help="of restore.colorize")
+    parser.add_argument("--working-size", type=int, help="of restore.colorize")
     parser.add_argument("--limit", type=int)
     parser.add_argument(
         "--held-out", action="store_true", help="only those that training leaves for validation"
