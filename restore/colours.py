@@ -87,8 +87,8 @@ class ColourPrior(Prior):
         value_range: The interval of its pictures' channels.
         deviation: The root mean square of the chroma of pictures, in the prior's own units, as in the training; it
             need not be exact.
-        size: The shorter side, in pixels, of the pictures that it was trained on: :func:`restore.colorize` finds colours
-            for a picture of that size.
+        size: The shorter side, in pixels, of the pictures that it was trained on: :func:`restore.colorize` finds
+            colours for a picture of that size.
         guidance: How far estimates are moved away from what the network estimates without the luma, see
             :meth:`with_guidance`.
         **options: As of :class:`restore.Prior`.

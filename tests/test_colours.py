@@ -86,9 +86,8 @@ def test_luma_and_chroma_are_the_picture(batch, height, width, seed):
     luma, chroma = luma_of(x), chroma_of(x - luma_of(x))
     assert torch.allclose(picture_of(luma, chroma), x, atol=1e-6)
     assert torch.allclose(luma_of(picture_of(luma, 3 * chroma)), luma, atol=1e-6)
-    assert torch.allclose(
-        luma, (x * torch.tensor([0.299, 0.587, 0.114]).reshape(3, 1, 1)).sum(1, keepdim=True)
-    )
+    weights = torch.tensor([0.299, 0.587, 0.114]).reshape(3, 1, 1)
+    assert torch.allclose(luma, (x * weights).sum(1, keepdim=True), atol=1e-6)
 
 
 def test_grey_has_no_chroma_and_white_noise_has_white_chroma():
