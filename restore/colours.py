@@ -74,7 +74,8 @@ class ColourPrior(Prior):
 
     Bound to a luma by :meth:`given`, it is a prior like any other: :func:`restore.sample` draws colours for that luma,
     and :func:`restore.solve` those that agree with a measurement, such as a few known colours. Of the state, it looks
-    at the chroma alone, and all that it estimates has the luma that was given.
+    at the chroma alone, and all that it estimates has the luma that was given. (Colours that leave the range are
+    clipped in the end, which changes the luma; :func:`restore.colorize` pales them instead.)
 
     The network is called as ``network(z, step)``, where ``z`` ``(B, 3, H, W)`` is the luma and the two numbers of the
     noisy chroma, brought to a variance of 1; it returns their ``v`` ``(B, 2, H, W)``: of a chroma ``c`` in units of
@@ -139,8 +140,8 @@ class ColourPrior(Prior):
         """The same prior for a luma.
 
         Args:
-            luma: ``(B, 1, H, W)`` in the prior's own range, one for each picture, or one for all. It is not saved with
-                the prior.
+            luma: ``(B, 1, H, W)`` in the prior's own range (of ``y`` in [0, 1], mostly ``2 * y - 1``), one for each
+                picture, or one for all. It is not saved with the prior.
 
         Raises:
             TypeError: If it is no tensor of floats.
@@ -206,7 +207,7 @@ class ColourPrior(Prior):
         if self.luma is None:
             raise ValueError(
                 f"the prior {self.name!r} is of colours for a luma, and has none: say prior.given(luma), or have a "
-                f"grey picture coloured by restore.colorize(image, prior=prior)"
+                f"grey picture coloured by restore.colorize(image, prior=prior) or, in a shell, by restore colorize"
             )
         return self.luma
 

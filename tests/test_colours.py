@@ -509,6 +509,9 @@ def test_grey_crops_and_networks_without_blocks_are_refused(tmp_path):
     grey = Crops.from_arrays([np.zeros((24, 24, 1), np.uint8)], 16)
     with pytest.raises(ValueError, match="no colours to train"):
         Trainer(colour_unet((8, 8)), grey, tmp_path, TrainingOptions(colours=True))
+    ramp = np.linspace(0, 255, 24 * 24).reshape(24, 24, 1).repeat(3, 2).astype(np.uint8)
+    with pytest.raises(ValueError, match="the pictures are grey"):
+        Trainer(colour_unet((8, 8)), Crops.from_arrays([ramp], 16), tmp_path, TrainingOptions(colours=True))
     with pytest.raises(TypeError, match="no residual blocks"):
         set_dropout(nn.Conv2d(3, 3, 1), 0.1)
 

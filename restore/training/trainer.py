@@ -29,6 +29,8 @@ from restore.training.state import LOG, STATE, Log, load_state, save_state
 
 #: Of how many crops of 64 pixels the spectrum is taken; of larger ones, of as many pixels.
 SPECTRUM_CROPS = 2000
+#: Pictures whose channels differ by less from their luma, in [-1, 1], have no colours.
+GREY = 0.03
 
 
 class Trainer:
@@ -83,6 +85,12 @@ class Trainer:
             raise ValueError(
                 "grey pictures have no colours to train a prior of: give channels=3, or leave colours out"
             )
+        if options.colours:
+            some = crops.batch(64, torch.Generator(self.device).manual_seed(stream_seed(options.seed, 2)))
+            if float((some - luma_of(some)).abs().max()) < GREY:
+                raise ValueError(
+                    "the pictures are grey: a prior of colours is trained on pictures that have colours"
+                )
         self._loss: Callable[..., Tensor] = colour_loss if options.colours else simple_loss
         self._check(network)
         self.spectrum: Spectrum | None = None
