@@ -220,7 +220,7 @@ def fingerprint(prior: BasePrior) -> str:
     if prior.spectrum is not None:
         digest.update(repr(prior.spectrum).encode())
     if isinstance(prior, ColourPrior):
-        digest.update(f"{prior.deviation} {prior.guidance}".encode())
+        digest.update(repr(prior.told()).encode())
     for name, tensor in sorted(prior.network.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
