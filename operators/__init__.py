@@ -19,6 +19,7 @@ from operators.base import (
     LinearOperator,
     Operator,
     dot_test,
+    linearity_test,
 )
 from operators.blur import Blur
 from operators.downsample import Downsample, resize_matrix
@@ -59,6 +60,7 @@ __all__ = [
     "dot_test",
     "freeform_mask",
     "gaussian_kernel",
+    "linearity_test",
     "mask_from_image",
     "motion_kernel",
     "random_mask",

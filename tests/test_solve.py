@@ -20,6 +20,7 @@ from operators import (
     Gamma,
     Grayscale,
     Identity,
+    LinearOperator,
     Mask,
     box_mask,
     gaussian_kernel,
@@ -915,3 +916,90 @@ def test_a_mask_that_measures_nothing_is_spoken_of():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         solve(y[:1], Mask(masks[0]), "ddrm", steps=2)
+
+
+# ------------------------------------------------------------------------------ operators of a user's own
+
+
+class Limited(LinearOperator):
+    def forward(self, x):
+        return (2 * x).clamp(0, 1)
+
+
+class Shifted(LinearOperator):
+    """With an offset, which an adjoint of its own does not notice."""
+
+    def forward(self, x):
+        return x + 0.1
+
+    def adjoint(self, y):
+        return y
+
+
+class Backwards(LinearOperator):
+    """Differences, whose adjoint was written as differences in the same direction."""
+
+    def forward(self, x):
+        return x - x.roll(1, -1)
+
+    def adjoint(self, y):
+        return y - y.roll(1, -1)
+
+
+class Halved(LinearOperator):
+    def forward(self, x):
+        return (x / 2).bfloat16().to(x.dtype)
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        Limited(),
+        Shifted(),
+        FromCallable(lambda x: x**2, linear=True),
+        FromCallable(lambda x: x + 0.2 * torch.randn_like(x), linear=True),
+        Mask(torch.ones(8, 8)) @ Limited(),
+    ],
+)
+def test_an_operator_that_is_not_linear_as_it_says_is_refused(operator):
+    wrong = "Limited|Shifted|LinearFromCallable"
+    with pytest.raises(ValueError, match=f"({wrong}) is declared linear, but"):
+        solve(torch.rand(1, 3, 8, 8), operator)
+
+
+def test_a_wrong_adjoint_is_warned_of_once_and_where_the_user_called():
+    operator, y = Backwards(), torch.rand(1, 3, 8, 8)
+    with pytest.warns(QualityWarning, match="adjoint of Backwards is not the transpose .*dot_test") as found:
+        restore.solve(y, operator, "ddnm", prior=PixelPrior(), steps=2, seed=0, progress=False)
+    assert [w.filename for w in found] == [__file__]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        solve(y, operator, "ddnm")
+
+
+@pytest.mark.parametrize(
+    "operator", [Halved(), FromCallable(lambda x: 0.3 * x, linear=True), Mask(torch.ones(8, 8)) @ Halved()]
+)
+def test_a_linear_operator_of_ones_own_is_taken_without_a_word(operator):
+    before = torch.random.get_rng_state()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        solve(torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)), operator)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@settings(max_examples=20, deadline=None)
+@given(height=st.integers(1, 9), width=st.integers(1, 9), seed=st.integers(0, 99), wrong=st.floats(0.1, 3))
+def test_adjoints_that_are_off_are_found_at_any_size(height, width, seed, wrong):
+    matrix = torch.randn(height, width, generator=torch.Generator().manual_seed(seed))
+    gain = torch.full_like(matrix, 1 + wrong)
+
+    class Weighted(LinearOperator):
+        def forward(self, x):
+            return matrix * x
+
+        def adjoint(self, y):
+            return gain * matrix * y
+
+    with pytest.warns(QualityWarning, match="is not the transpose"):
+        checks.check_linear(Weighted(), (3, height, width))

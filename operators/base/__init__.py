@@ -6,9 +6,10 @@ functions that carry every linear method: ``forward``, its exact ``adjoint``, an
 """
 
 from operators.base.composition import Composition, Identity, LinearComposition
-from operators.base.linear import SVD, LinearOperator, dot_test
+from operators.base.linear import SVD, LinearOperator
 from operators.base.operator import Operator, Shape
 from operators.base.per_image import PerImage
+from operators.base.testing import dot_test, linearity_test
 
 __all__ = [
     "SVD",
@@ -20,4 +21,5 @@ __all__ = [
     "PerImage",
     "Shape",
     "dot_test",
+    "linearity_test",
 ]

@@ -244,34 +244,5 @@ class LinearOperator(Operator):
         return rtol * s.flatten(1).amax(1).reshape(-1, *[1] * (s.ndim - 1))
 
 
-def dot_test(
-    operator: LinearOperator, image_shape: Shape, *, seed: int = 0, dtype: Any = torch.float64
-) -> float:
-    """How far ``adjoint`` is from being the transpose of ``forward``; for testing operators of your own.
-
-    Args:
-        operator: any linear operator.
-        image_shape: ``(C, H, W)``.
-        seed: of the two random vectors.
-        dtype: the precision to test in. The operator's buffers should not be less precise than it needs.
-
-    Returns:
-        ``|<A x, y> - <x, A^T y>| / (||A x|| ||y||)``: about 1e-16 in float64 and 1e-7 in float32 if exact.
-
-    >>> from operators import Grayscale
-    >>> dot_test(Grayscale(), (3, 5, 7)) < 1e-12
-    True
-    """
-    generator = torch.Generator().manual_seed(seed)
-    batch = operator.batch_size or 1
-    x = torch.randn(batch, *image_shape, generator=generator, dtype=dtype).to(operator.device)
-    with torch.no_grad():
-        measured = operator(x)
-        y = torch.randn(measured.shape, generator=generator, dtype=dtype).to(operator.device)
-        left = (measured.double() * y.double()).sum()
-        right = (x.double() * operator.adjoint(y).double()).sum()
-        return float((left - right).abs() / (measured.double().norm() * y.double().norm()).clamp_min(1e-300))
-
-
 def _column_like(column: Tensor, like: Tensor) -> Tensor:
     return column.reshape(-1, *[1] * (like.ndim - 1))

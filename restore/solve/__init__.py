@@ -28,6 +28,7 @@ from restore.samplers import Sampler, as_sampler
 from restore.solve.checks import (
     check_condition,
     check_counts,
+    check_linear,
     check_method,
     check_prior,
     check_spelling,
@@ -154,6 +155,7 @@ def solve(
             f"y has shape {tuple(batch.shape[1:])}, but {type(operator).__name__} measures "
             f"{tuple(fits)} of such a picture"
         )
+    check_linear(operator, shape)
 
     if isinstance(operator, Mask):
         # What a user left in the holes (white, or noise that was added everywhere) is no measurement.

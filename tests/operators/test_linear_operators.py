@@ -165,6 +165,33 @@ def test_float64_images_do_not_need_a_float64_operator(name):
 
 
 @parametrize
+def test_what_is_linear_is_found_linear(name):
+    make, shape = CASES[name]
+    assert operators.linearity_test(make(), shape, dtype=torch.float64) < 1e-12
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: operators.JPEG(30), operators.Clip, operators.PhaseRetrieval, lambda: operators.Gamma(2.2)],
+)
+def test_what_is_not_linear_is_found_out(make):
+    assert operators.linearity_test(make(), (3, 16, 16)) > 0.05
+
+
+def test_linearity_test_measures_a_known_departure():
+    # x + c departs by 2 c. The three terms have mean squares 5, 1 and 4.
+    shape, size = (1, 64, 64), 10**0.5
+    assert operators.linearity_test(FromCallable(lambda x: x + 0.01), shape) == pytest.approx(
+        0.02 / size, rel=0.1
+    )
+    # x + e x^2 departs by e (6 v^2 - 4 u v), whose mean square is e^2 (36 * 3 + 16).
+    assert operators.linearity_test(FromCallable(lambda x: x + 0.001 * x**2), shape) == pytest.approx(
+        0.001 * 124**0.5 / size, rel=0.1
+    )
+    assert operators.linearity_test(FromCallable(torch.zeros_like), shape) == 0
+
+
+@parametrize
 def test_adjoint_by_autograd_is_the_same(name):
     operator, _, _, other = setting(name)
     by_autograd = LinearOperator.adjoint(operator, other)
