@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from operators import Grayscale
-from restore.networks import about
+from restore.networks import FoldedUNet, about
 from restore.prior import Prior
 from restore.schedule import Schedule, per_image
 from restore.spectrum import Spectrum
@@ -67,6 +67,49 @@ def picture_of(luma: Tensor, chroma: Tensor) -> Tensor:
         True
     """
     return luma + (_AXES.to(chroma)[:, :, None, None] * chroma[:, :, None]).sum(1)
+
+
+def colour_network(network: nn.Module) -> FoldedUNet:
+    """A network of pictures made one of colours, which begins with what the other has learned.
+
+    Its first layer gets of a luma and a chroma what it got of the picture that they make, and what it returns is the
+    chroma of what it returned. Edges, textures and things are known; what is left to learn is that the luma comes
+    without noise, and what colours follow from it.
+
+    Args:
+        network: Of ``photo_unet`` for pictures of 3 channels. It stays as it is.
+
+    Raises:
+        TypeError: If it is of another kind.
+
+    Example:
+        >>> from restore.networks import photo_unet
+        >>> pictures = photo_unet((16, 16))
+        >>> luma, chroma, step = torch.randn(1, 1, 8, 8), torch.randn(1, 2, 8, 8), torch.tensor([300.0])
+        >>> v = colour_network(pictures)(torch.cat([luma, chroma], 1), step)
+        >>> torch.allclose(v, chroma_of(pictures(picture_of(luma, chroma), step)), atol=1e-5)
+        True
+    """
+    if not isinstance(network, FoldedUNet) or (network.channels, network.outputs) != (3, 3):
+        shape = about.channels_of(network), about.outputs_of(network)
+        raise TypeError(
+            f"colours are learned from a network of restore.networks.photo_unet() for 3 channels; this is a "
+            f"{type(network).__name__} that takes {shape[0]} and returns {shape[1]}"
+        )
+    folded, weights = network.fold**2, dict(network.state_dict())
+    made = FoldedUNet(
+        **{**network.config, "config": {**network.config["config"], "out_channels": 2 * folded}}
+    )
+    first, last = weights["unet.conv_in.weight"], "unet.conv_out."
+    from_luma_and_chroma = torch.cat([torch.ones_like(_AXES[:1]), _AXES]).to(first)
+    weights["unet.conv_in.weight"] = torch.einsum(
+        "zc,ocfhw->ozfhw", from_luma_and_chroma, first.unflatten(1, (3, folded))
+    ).flatten(1, 2)
+    for name in (last + "weight", last + "bias"):
+        turned = torch.einsum("zc,cf...->zf...", _AXES.to(first), weights[name].unflatten(0, (3, folded)))
+        weights[name] = turned.flatten(0, 1)
+    made.to(first).load_state_dict(weights)
+    return made
 
 
 class ColourPrior(Prior):

@@ -15,10 +15,12 @@ import restore
 from operators import Mask
 from restore.benchmark import pictures
 from restore.benchmark.runs import fingerprint
+from restore.checkpoint import describe_network
 from restore.colours import (
     UNKNOWN,
     ColourPrior,
     chroma_of,
+    colour_network,
     colour_target,
     luma_of,
     picture_of,
@@ -537,3 +539,75 @@ def test_a_damaged_configuration_is_told(prior, tmp_path, changes, message):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=message):
         restore.load_prior(tmp_path)
+
+
+# ------------------------------------------------------------------------------ begun with a prior of pictures
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    fold=st.sampled_from([1, 2, 4]),
+    layers=st.integers(1, 2),
+    heads=st.sampled_from([None, 2]),
+    step=st.integers(0, 999),
+)
+def test_a_network_of_colours_begins_with_what_one_of_pictures_knows(fold, layers, heads, step):
+    torch.manual_seed(step)
+    pictures = photo_unet((8, 16), layers, fold=fold, attention=heads is not None).double()
+    if heads is not None:
+        pictures = FoldedUNet(**{**pictures.config, "heads": heads}).double()
+    before = {name: value.clone() for name, value in pictures.state_dict().items()}
+    luma, chroma = torch.randn(2, 1, 16, 24).double(), torch.randn(2, 2, 16, 24).double()
+    steps = torch.full((2,), float(step), dtype=torch.float64)
+    colours = colour_network(pictures).double()
+    found = colours(torch.cat([luma, chroma], 1), steps)
+    assert torch.allclose(found, chroma_of(pictures(picture_of(luma, chroma), steps)), atol=1e-9)
+    assert all(torch.equal(value, before[name]) for name, value in pictures.state_dict().items())
+    assert describe_network(colours)["config"]["out_channels"] == 2 * fold**2
+
+
+@pytest.mark.parametrize(
+    "network", [nn.Conv2d(3, 3, 1), photo_unet((8, 8), image_channels=1), colour_unet((8, 8))]
+)
+def test_what_cannot_become_a_network_of_colours(network):
+    with pytest.raises(TypeError, match=r"photo_unet\(\) for 3 channels; this is a"):
+        colour_network(network)
+
+
+def test_training_begins_with_a_prior_of_pictures_or_of_colours(tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        write_image(tmp_path / "photos" / f"{number}.png", rng.integers(0, 256, (40, 40, 3), np.uint8))
+    restore.Prior(photo_unet((8, 8)), Schedule.cosine(100)).save(tmp_path / "pictures")
+    still = {
+        "learning_rate": 1e-12,
+        "weight_decay": 0.0,
+        "steps": 1,
+        "batch": 2,
+        "crop": 16,
+        "progress": False,
+    }
+    run = {**still, "device": "cpu", "colours": True, "validate_every": 0}
+    out = restore.train(tmp_path / "photos", tmp_path / "first", init=tmp_path / "pictures", **run)
+    begun = colour_network(restore.load_prior(tmp_path / "pictures").network)
+    for one, other in zip(out.network.parameters(), begun.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
+    assert isinstance(out, ColourPrior)
+    assert out.schedule == Schedule.cosine(100)
+    again = restore.train(tmp_path / "photos", tmp_path / "second", init=tmp_path / "first", **run)
+    for one, other in zip(again.network.parameters(), out.network.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
+    with pytest.raises(ValueError, match="is a prior of colours: train it as one"):
+        restore.train(
+            tmp_path / "photos", tmp_path / "third", init=tmp_path / "first", **{**run, "colours": False}
+        )
+    for folder, colours, words in (("second", False, "colours: resume it with"), ("plain", True, "without")):
+        if folder == "plain":
+            restore.train(
+                tmp_path / "photos",
+                tmp_path / folder,
+                init=tmp_path / "pictures",
+                **{**run, "colours": False},
+            )
+        with pytest.raises(ValueError, match=words):
+            restore.train(tmp_path / "photos", tmp_path / folder, resume=True, **{**run, "colours": colours})

@@ -926,6 +926,43 @@ def test_train_from_the_weights_of_another_prior(folder, tmp_path, small_default
         )
 
 
+def test_train_from_a_prior_of_another_width_and_schedule(folder, tmp_path, small_default):
+    start = Prior(photo_unet((8, 24)), Schedule.cosine(50))
+    start.save(tmp_path / "start")
+    options = {**SHORT, "save_every": 1, "init": str(tmp_path / "start")}
+    whole = restore.train(folder, tmp_path / "whole", **options)
+    assert describe_network(whole.network) == describe_network(start.network)
+    assert whole.schedule == start.schedule
+    assert not small_default
+    # Resumed with what it was, whether init is said again or not.
+    for name in ("cut", "again"):
+        with from_batch(2, interrupt), pytest.raises(KeyboardInterrupt):
+            restore.train(folder, tmp_path / name, **{**options, "validate_every": 0})
+    del options["init"]
+    resumed = restore.train(folder, tmp_path / "cut", resume=True, **{**options, "validate_every": 0})
+    assert_same(resumed.network.state_dict(), whole.network.state_dict())
+    options["init"] = str(tmp_path / "gone")
+    resumed = restore.train(folder, tmp_path / "again", resume=True, **{**options, "validate_every": 0})
+    assert_same(resumed.network.state_dict(), whole.network.state_dict())
+
+
+def test_train_from_what_is_no_such_prior(folder, tmp_path):
+    Prior(tiny(), Schedule.linear(), "v_prediction").save(tmp_path / "v")
+    with pytest.raises(ValueError, match=r"predicts 'v_prediction' .* predicts 'epsilon'"):
+        restore.train(folder, tmp_path / "out", init=tmp_path / "v", **SHORT)
+    Prior(tiny(), Schedule.linear(), "epsilon", (0.0, 1.0)).save(tmp_path / "unit")
+    with pytest.raises(ValueError, match=r"pictures in \[0\.0, 1\.0\]"):
+        restore.train(folder, tmp_path / "out", init=tmp_path / "unit", **SHORT)
+    with pytest.raises(FileNotFoundError, match="there is no prior"):
+        restore.train(folder, tmp_path / "out", init="nowhere", **SHORT)
+    assert not (tmp_path / "out").exists()
+
+
+def test_resume_where_there_is_nothing(folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nothing to resume"):
+        restore.train(folder, tmp_path / "out", resume=True, **SHORT)
+
+
 def test_train_with_an_own_network_and_schedule(folder, tmp_path):
     network, schedule = tiny(layers=2), Schedule.cosine(50)
     prior = restore.train(folder, tmp_path / "out", network=network, schedule=schedule, **SHORT)

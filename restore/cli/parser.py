@@ -125,7 +125,10 @@ def training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="go on exactly from the state in the output folder"
     )
-    parser.add_argument("--init", type=Path, help="a prior folder to take the first weights from")
+    parser.add_argument(
+        "--init",
+        help="a prior to begin with, such as photo or a folder; for --colours, one of pictures will do",
+    )
     parser.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     described = _attributes(TrainingOptions.__doc__ or "")

@@ -50,6 +50,21 @@ def save_state(
     write_atomically(path, lambda temporary: save_file(state, temporary, metadata=metadata))
 
 
+def read_about(path: Path) -> dict[str, Any]:
+    """What a state is of: its ``step``, ``options``, ``network`` and ``schedule``, without its tensors.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    from safetensors import safe_open
+
+    if not path.is_file():
+        raise FileNotFoundError(f"nothing to resume: there is no {str(path)!r}; train without resume first")
+    with safe_open(path, framework="pt") as file:
+        about: dict[str, Any] = json.loads(file.metadata()["restore"])
+    return about
+
+
 def load_state(
     path: Path,
     network: nn.Module,
@@ -64,13 +79,9 @@ def load_state(
         FileNotFoundError: If there is none.
         ValueError: If it is of another network, schedule or other options.
     """
-    from safetensors import safe_open
+    from safetensors.torch import load_file
 
-    if not path.is_file():
-        raise FileNotFoundError(f"nothing to resume: there is no {str(path)!r}; train without resume first")
-    with safe_open(path, framework="pt") as file:
-        about = json.loads(file.metadata()["restore"])
-        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+    about, state = read_about(path), load_file(path)
     if about["network"] != json.loads(json.dumps(describe_network(network))):
         raise ValueError(f"{str(path)!r} is the state of another network: {about['network']}")
     if Schedule.from_config(about["schedule"]) != schedule:
