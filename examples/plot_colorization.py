@@ -13,7 +13,7 @@ import torch
 from skimage import color, data, transform
 
 import restore
-from operators import FromCallable, Grayscale, random_mask
+from operators import Grayscale, Mask, random_mask
 from restore.metrics import psnr
 from restore.plots import deviation_map
 
@@ -89,25 +89,19 @@ show({"draw 4": draws[3], "mean of 4": mean, "truth": truth, "deviation of the d
 # With a hint
 # -----------
 #
-# You may know some of the colours: the cup was red. Then say so. The measurement below has four channels: the luma of
-# every pixel, and the colour of one pixel in fifty. It is linear, and a linear function can be an operator as it is:
-# :class:`operators.FromCallable` finds its transpose by automatic differentiation. ``repeats`` makes the run go up and
-# down again, so that the known colours spread.
+# You may know some of the colours: the cup was red. Then say so. The prior of colours in the package is told the luma,
+# and is then a prior like any other, of the pictures that have this luma; what is left to measure is the colour of one
+# pixel in fifty. ``repeats`` makes the run go up and down again, so that the known colours spread.
 
+colours = restore.load_prior("colours").given(torch.from_numpy(2 * grey - 1)[None, None])
 known = random_mask(SIZE, keep=0.02, seed=0)
-
-
-def luma_and_hints(x):
-    """``(B, 3, H, W)`` to ``(B, 4, H, W)``."""
-    return torch.cat([luma.to(x.device)(x), known.to(x.device) * x], dim=1)
-
-
-operator = FromCallable(luma_and_hints, image_shape=lambda measured: (3, *measured[1:]), linear=True)
-y = operator(torch.from_numpy(truth).permute(2, 0, 1)[None])[0]
-hinted = restore.solve(y, operator, "ddnm", steps=50, repeats=3, jump=5, seed=0, progress=False)
+y = known * torch.from_numpy(truth).permute(2, 0, 1)
+hinted = restore.solve(
+    y, Mask(known), "ddnm", prior=colours, steps=50, repeats=3, jump=5, seed=0, progress=False
+)
 hinted = hinted.permute(1, 2, 0).numpy()
 
-hints = np.where(known[..., None], truth, 1)
+hints = np.where(known.numpy()[..., None], truth, 1)
 print(f"PSNR without hints {psnr(draws[0], truth):.1f} dB, with hints {psnr(hinted, truth):.1f} dB")
 
 show({"grey": 255 * grey, "hints": hints, "without": draws[0], "with hints": hinted, "truth": truth})

@@ -183,6 +183,18 @@ def test_the_default_for_colours_is_the_repair(folder, prior):
         pictures(folder, prior, ["colorize:method=nope"], ["colour"], limit=1, **QUICK)
 
 
+def test_colours_are_from_the_prior_that_the_package_has_for_them(folder):
+    named = ["nothing", "colorize:draws=2,steps=2", "colorize:draws=2,steps=2,method=ddnm", "ddnm:steps=2"]
+    results = pictures(folder, "photo", named, ["colour"], limit=1, **QUICK)
+    assert [r.prior.partition("-")[0] for r in results] == ["", "colours", "photo", "photo"]
+    assert [r.calls for r in results] == [0, 4, 4, 2]
+    auto = pictures(folder, "photo", ["colorize:draws=2,steps=2,method=auto"], ["colour"], limit=1, **QUICK)
+    assert (auto[0].prior, auto[0].psnr) == (results[1].prior, results[1].psnr)
+    given = pictures(folder, restore.load_prior("photo"), named[1:2], ["colour"], limit=1, **QUICK)
+    assert given[0].prior == results[2].prior
+    assert given[0].psnr != results[1].psnr
+
+
 def test_colorize_is_for_colours(folder, prior):
     results = pictures(folder, prior, ["colorize", "default"], ["x4"], limit=1, **QUICK)
     assert len(results) == 1

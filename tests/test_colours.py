@@ -574,6 +574,15 @@ def test_what_cannot_become_a_network_of_colours(network):
         colour_network(network)
 
 
+def test_colours_in_other_units_cannot_be_trained_on(tmp_path):
+    write_image(
+        tmp_path / "photos" / "a.png", np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    )
+    start = ColourPrior(colour_unet((8, 8)), Schedule.linear(), deviation=0.6)
+    with pytest.raises(ValueError, match=r"has colours in units of 0\.6, and not of 0\.3, which"):
+        restore.train(tmp_path / "photos", tmp_path / "out", init=start, colours=True)
+
+
 def test_training_begins_with_a_prior_of_pictures_or_of_colours(tmp_path):
     rng = np.random.default_rng(0)
     for number in range(3):

@@ -592,6 +592,7 @@ def test_methods_by_name():
         ("dps:steps=9", {}, TypeError, "no option 'steps'.*give steps beside the method"),
         ("dps:stepz=1,zeta=2", {}, TypeError, r"no option 'stepz'; its options are [^()]*$"),
         ("magic:zeta=1", {}, ValueError, "unknown method 'magic'"),
+        ("dps, zeta=1", {}, ValueError, r"unknown method .* behind a colon, as in 'dps:zeta=1'; known"),
         ("auto:steps=9", {}, TypeError, "'auto' chooses a method and its settings itself: leave steps out"),
         ("auto:", {}, TypeError, "give it to solve as it is"),
     ],

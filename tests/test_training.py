@@ -958,6 +958,52 @@ def test_train_from_what_is_no_such_prior(folder, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_train_from_what_cannot_be_trained_is_refused_in_words(folder, tmp_path):
+    from diffusers import UNet2DModel
+
+    small = {"block_out_channels": (8, 8), "layers_per_block": 1, "norm_num_groups": 8}
+    blocks = {"down_block_types": ["DownBlock2D"] * 2, "up_block_types": ["UpBlock2D"] * 2}
+    classes = Prior(UNet2DModel(num_class_embeds=3, **small, **blocks), Schedule.linear())
+    with pytest.raises(ValueError, match="is conditional on a class, which cannot be trained here"):
+        restore.train(folder, tmp_path / "out", init=classes, **SHORT)
+    learned = Prior(UNet2DModel(out_channels=6, **small, **blocks), Schedule.linear(), channels=3)
+    with pytest.raises(ValueError, match="predicts its variance, too, which"):
+        restore.train(folder, tmp_path / "out", init=learned, **SHORT)
+    plain = Prior(UNet2DModel(**small, **blocks), Schedule.linear())
+    before = {name: value.clone() for name, value in plain.network.state_dict().items()}
+    trained = restore.train(folder, tmp_path / "out", init=plain, **SHORT)
+    assert_same(plain.network.state_dict(), before)
+    assert any(not torch.equal(v, before[k]) for k, v in trained.network.state_dict().items())
+    with pytest.raises(TypeError, match=r"colours are learned from a network of .*photo_unet"):
+        restore.train(folder, tmp_path / "colours", init=plain, colours=True, **SHORT)
+
+
+def test_train_from_a_grey_prior_on_grey_pictures(folder, tmp_path):
+    start = Prior(photo_unet((8, 8), image_channels=1), Schedule.linear())
+    prior = restore.train(folder, tmp_path / "out", init=start, **{**SHORT, "save_every": 2})
+    assert prior.channels == 1
+    more = restore.train(folder, tmp_path / "out", resume=True, **{**SHORT, "steps": 6})
+    assert more.channels == 1
+
+
+def test_train_leaves_the_callers_random_numbers_alone(folder, tmp_path):
+    before = torch.random.get_rng_state()
+    restore.train(folder, tmp_path / "out", init=Prior(tiny(), Schedule.linear()), **SHORT)
+    torch.random.set_rng_state(before)
+    restore.train(folder, tmp_path / "two", init=tmp_path / "out", **{**SHORT, "steps": 1})
+    restore.train(folder, tmp_path / "two", resume=True, **{**SHORT, "steps": 2})
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_resume_with_an_own_network_needs_no_schedule(folder, tmp_path):
+    start = Prior(tiny(), Schedule.cosine(50))
+    first = restore.train(folder, tmp_path / "out", network=tiny(), init=start, **SHORT)
+    again = restore.train(
+        folder, tmp_path / "out", network=tiny(), init="gone", resume=True, **{**SHORT, "steps": 5}
+    )
+    assert again.schedule == first.schedule == start.schedule
+
+
 def test_resume_where_there_is_nothing(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing to resume"):
         restore.train(folder, tmp_path / "out", resume=True, **SHORT)

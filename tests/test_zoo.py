@@ -149,7 +149,7 @@ def leftovers(folder):
 
 def test_names_are_unique_and_hashes_are_hashes():
     names = [entry.name for entry in zoo.entries()]
-    assert len(names) == len(set(names)) == 9
+    assert len(names) == len(set(names)) == 10
     for entry in zoo.entries():
         for file in entry.files:
             assert file.sha256 is None or re.fullmatch(r"[0-9a-f]{64}", file.sha256), (entry.name, file.name)
@@ -162,12 +162,13 @@ def test_names_are_unique_and_hashes_are_hashes():
     assert len(plain) == len(set(plain))
 
 
-def test_the_entry_of_the_package_says_what_is_in_the_package():
-    entry, prior = zoo.find("photo"), restore.load_prior("photo")
+@pytest.mark.parametrize("name", ["photo", "colours"])
+def test_the_entries_of_the_package_say_what_is_in_the_package(name):
+    entry, prior = zoo.find(name), restore.load_prior(name)
     assert entry.parameters == sum(p.numel() for p in prior.network.parameters())
     assert entry.value_range == prior.value_range
-    assert entry.size == (zoo.path("photo") / "model.safetensors").stat().st_size
-    assert zoo.fetch("photo") == zoo.checked("photo") == zoo.path("photo")
+    assert entry.size == (zoo.path(name) / "model.safetensors").stat().st_size
+    assert zoo.fetch(name) == zoo.checked(name) == zoo.path(name)
 
 
 def test_the_numbers_of_parameters_are_those_of_the_architectures():
@@ -195,7 +196,7 @@ def test_the_numbers_of_parameters_are_those_of_the_architectures():
         ("google/ddpm-cats-256", "'google/ddpm-cat-256'"),
         ("ddpm-church-256", "'google/ddpm-church-256'"),
         ("imagnet-256", "'imagenet-256'"),
-        ("?", "photo, google"),
+        ("?", "photo, colours, google"),
     ],
 )
 def test_an_unknown_name_is_answered_with_similar_ones(wrong, meant):

@@ -61,9 +61,13 @@ def linearity_test(
     generator = torch.Generator().manual_seed(seed)
     u, v = _images(operator, image_shape, 2, generator, dtype)
     with torch.no_grad():
-        terms = [operator(u - 2 * v).double(), -operator(u).double(), 2 * operator(v).double()]
-        size = sum(float(term.square().sum()) for term in terms) ** 0.5
-        return float(sum(terms, torch.zeros_like(terms[0])).norm()) / size if size else 0.0
+        terms = [operator(u - 2 * v), -operator(u), 2 * operator(v)]
+        size = sum(_norm(term) ** 2 for term in terms) ** 0.5
+        return _norm(terms[0] + terms[1] + terms[2]) / size if size else 0.0
+
+
+def _norm(x: Tensor) -> float:
+    return float(torch.linalg.vector_norm(x, dtype=torch.float64))
 
 
 def _images(

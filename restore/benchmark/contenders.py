@@ -37,14 +37,19 @@ class Contender:
         settings: Everything that its results depend on beside the measurement.
         restore: From a measurement to the picture, ``(3, H, W)``.
         samples: How many draws it is the mean of.
-        by_prior: Whether it uses the prior.
+        prior: The prior that it uses, if it does.
     """
 
     label: str
     settings: str
     restore: Callable[[Measurement], Tensor]
     samples: int = 1
-    by_prior: bool = False
+    prior: CountedPrior | None = None
+
+    @property
+    def calls(self) -> int:
+        """How many network calls its prior has had so far."""
+        return 0 if self.prior is None else self.prior.calls
 
 
 @dataclass(frozen=True)
@@ -53,12 +58,14 @@ class Resources:
 
     Attributes:
         prior: The prior; what it is asked is counted.
+        colours: The prior that colours grey pictures, which may be the same.
         samples: How many draws to take the mean of.
         calls: Numbers of network calls to run every method at; none for the methods' own.
         device: Where to compute.
     """
 
     prior: CountedPrior
+    colours: CountedPrior
     samples: int
     calls: tuple[int, ...]
     device: torch.device
@@ -200,17 +207,25 @@ def _contenders(spec: Spec, example: Measurement, resources: Resources) -> list[
         ]
     if spec.name == ONE_CALL:
         return [
-            Contender(ONE_CALL, ONE_CALL, lambda measurement: one_call(measurement, resources), by_prior=True)
+            Contender(
+                ONE_CALL,
+                ONE_CALL,
+                lambda measurement: one_call(measurement, resources),
+                prior=resources.prior,
+            )
         ]
     if spec.name == COLORIZE:
         options = complete(colorize, spec.options)
-        settings: dict[str, Any] = {"prior": resources.prior, "device": resources.device, "progress": False}
+        # A method is for a prior of pictures, in colorize as well.
+        named = str(spec.options.get("method") or "auto").lower() != "auto"
+        prior = resources.prior if named else resources.colours
+        settings: dict[str, Any] = {"prior": prior, "device": resources.device, "progress": False}
         return [
             Contender(
                 label(COLORIZE, spec.options),
                 label(COLORIZE, options),
                 lambda measurement: colorize(measurement.y, seed=measurement.seed, **options, **settings),
-                by_prior=True,
+                prior=prior,
             )
         ]
     if spec.name in PEERS:
@@ -263,7 +278,7 @@ def _methods(spec: Spec, example: Measurement, resources: Resources) -> list[Con
             return draws.mean(0)
 
         settings = f"{method!r}, steps={shown['steps']}, sampler={sampler}"
-        made.append(Contender(label(method.name, shown), settings, run, samples, by_prior=True))
+        made.append(Contender(label(method.name, shown), settings, run, samples, resources.prior))
     return made
 
 
@@ -278,7 +293,7 @@ def _peer(spec: Spec, resources: Resources) -> Contender:
         return torch.stack(draws).mean(0)
 
     shown = label(spec.name, {"steps": options["steps"], **spec.options})
-    return Contender(shown, label(spec.name, options), restore, resources.samples, by_prior=True)
+    return Contender(shown, label(spec.name, options), restore, resources.samples, resources.prior)
 
 
 def one_call(measurement: Measurement, resources: Resources) -> Tensor:

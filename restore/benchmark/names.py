@@ -68,12 +68,13 @@ def parse(text: str | Method) -> Spec:
 
 
 def own_options(tool: Callable[..., Any]) -> list[inspect.Parameter]:
-    """The options of a classical tool or a peer: what it takes by keyword alone."""
-    return [p for p in inspect.signature(tool).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    """The options of a tool: what it takes by keyword alone, less the prior, which is the benchmark's."""
+    found = inspect.signature(tool).parameters.values()
+    return [p for p in found if p.kind is p.KEYWORD_ONLY and p.name != "prior"]
 
 
 def complete(tool: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
-    """All options of a classical tool or a peer: those given, and its own for the rest."""
+    """All options of a tool: those given, and its own for the rest."""
     return {p.name: options.get(p.name, p.default) for p in own_options(tool)}
 
 

@@ -17,7 +17,7 @@ import operators
 import restore
 from restore.benchmark import report
 from restore.benchmark.contenders import Contender, CountedPrior, Resources, contenders
-from restore.benchmark.names import parse
+from restore.benchmark.names import COLORIZE, parse
 from restore.benchmark.report import Ledger, Result, Run
 from restore.benchmark.standard import Measurement, chosen_tasks, measure
 from restore.checkpoint import load_prior
@@ -30,6 +30,8 @@ from restore.metrics import data_misfit, lpips, lpips_available, psnr, ssim
 from restore.prior import BasePrior, Prior
 from restore.solve.parts import device_for
 
+#: The prior in the package; its colours of grey pictures are from another one, as those of ``restore.colorize``.
+PACKAGED = "photo"
 #: How many pictures a sheet shows.
 SHOWN = 8
 
@@ -56,7 +58,8 @@ def pictures(
     Args:
         folder: A folder of pictures, searched with its sub-folders; the centre of each is used.
         prior: A name, a folder (see :func:`restore.load_prior`), or a prior for colour pictures. A prior of colours
-            (:class:`restore.colours.ColourPrior`) runs the task ``"colour"`` alone.
+            (:class:`restore.colours.ColourPrior`) runs the task ``"colour"`` alone. Where it is ``"photo"``, the
+            ``"colorize"`` of that task takes ``"colours"``, as :func:`restore.colorize` does.
         methods: Who restores: methods such as ``"ddnm"`` or ``"ddnm:steps=50,eta=0.85"``, or instances; classical
             tools such as ``"telea"``; peers such as ``"deepinv-diffpir"``; ``"default"`` and ``"classical"``, which
             are the usual for each task.
@@ -109,8 +112,11 @@ def pictures(
     where = device_for(device, "photo" if isinstance(prior, BasePrior) else prior, torch.empty(0))
     loaded = prior if isinstance(prior, BasePrior) else load_prior(prior)
     counted = CountedPrior.of(loaded)
-    identity, code = fingerprint(loaded), code_version()
-    resources = Resources(counted, samples, tuple(calls), where)
+    # The prior in the package is two: what would be said of colours by one alone is not what users get.
+    two = isinstance(prior, str) and prior == PACKAGED and any(task.repair == COLORIZE for task in chosen)
+    colours = CountedPrior.of(load_prior("colours")) if two else counted
+    identities, code = {id(one): fingerprint(one) for one in (counted, colours)}, code_version()
+    resources = Resources(counted, colours, samples, tuple(calls), where)
     first, first_truth = next(iter(truths.items()))
     plan = []
     for task in chosen:
@@ -133,14 +139,14 @@ def pictures(
                         task=task.name,
                         method=contender.label,
                         settings=contender.settings,
-                        prior=identity if contender.by_prior else "",
-                        device=where.type if contender.by_prior else "cpu",
+                        prior=identities[id(contender.prior)] if contender.prior else "",
+                        device=where.type if contender.prior else "cpu",
                         size=size,
                         samples=contender.samples,
                         seed=seed,
                         code=code,
                     )
-                    of_task.append(_result(run, contender, measurement, counted, ledger, place))
+                    of_task.append(_result(run, contender, measurement, ledger, place))
                     bar.update()
             results += of_task
             if place is not None:
@@ -155,7 +161,6 @@ def _result(
     run: Run,
     contender: Contender,
     measurement: Measurement,
-    prior: CountedPrior,
     ledger: Ledger,
     place: Path | None,
 ) -> Result:
@@ -164,13 +169,13 @@ def _result(
     known = ledger.find(run) if picture is not None and picture.is_file() else None
     if known is not None:
         return known
-    calls, start = prior.calls, time.perf_counter()
+    calls, start = contender.calls, time.perf_counter()
     try:
         x = contender.restore(measurement).detach().cpu().float().clamp(0, 1)
     except FloatingPointError:
         x = torch.full_like(measurement.truth, math.nan)
     seconds = time.perf_counter() - start
-    result = Result(**vars(run), **_measures(x, measurement), calls=prior.calls - calls, seconds=seconds)
+    result = Result(**vars(run), **_measures(x, measurement), calls=contender.calls - calls, seconds=seconds)
     if picture is not None:
         picture.parent.mkdir(parents=True, exist_ok=True)
         write_image(picture, x.nan_to_num())  # Before the row: what is in the table can be looked at.

@@ -44,7 +44,8 @@ def load_prior(
     Args:
         source: One of
 
-            * ``"photo"``, the prior in the package (``"./photo"`` is a folder of that name);
+            * ``"photo"``, the prior in the package, or ``"colours"``, the one of colours beside it, which
+              :func:`restore.colorize` takes (``"./photo"`` is a folder of that name);
             * a name of :mod:`restore.zoo`, once ``restore zoo get NAME`` has fetched it;
             * a folder written by :meth:`Prior.save`;
             * a folder of diffusers: a saved ``DDPMPipeline`` or ``DDIMPipeline``, or a bare ``UNet2DModel``;
@@ -77,8 +78,8 @@ def load_prior(
     if not isinstance(source, (str, Path)):
         what = "None" if source is None else f"a {type(source).__name__}"
         raise TypeError(
-            f"a prior is a name ('photo' is the one in the package), a folder, a file of weights or a Prior, not "
-            f"{what}; a network becomes one by restore.Prior(network, schedule, prediction=...)"
+            f"a prior is a name ('photo' and 'colours' are in the package), a folder, a file of weights or a Prior, "
+            f"not {what}; a network becomes one by restore.Prior(network, schedule, prediction=...)"
         )
     wanted = None if dtype is None else precision(dtype)  # Refused before anything is read.
     device = usable_device(device)

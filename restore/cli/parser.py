@@ -52,7 +52,7 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     sub.add_argument(
         "--draws",
         type=_count,
-        help="without --samples: of how many draws the picture is the most typical (default: 16; 1 is 16 times faster)",
+        help="without --samples: of how many draws the picture is made (default: 16; 1 is 16 times faster)",
     )
 
     sub = command("sample", commands.sample)
@@ -96,7 +96,9 @@ def common_options() -> argparse.ArgumentParser:
     group.add_argument("--seed", type=int, default=0, help="another number gives another result (default: 0)")
     group.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
     group.add_argument(
-        "--prior", default="photo", help="name, folder or file of the prior (default: photo, in the package)"
+        "--prior",
+        help="name, folder or file of the prior (default, in the package: photo, and colours for colorize without "
+        "a method)",
     )
     group.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser
@@ -127,7 +129,7 @@ def training_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--init",
-        help="a prior to begin with, such as photo or a folder; for --colours, one of pictures will do",
+        help="a prior to begin with, such as photo or a folder; for --colours, colours or one of restore train",
     )
     parser.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")

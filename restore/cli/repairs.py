@@ -115,8 +115,8 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
         "samples": args.samples,
         "seed": args.seed,
         "device": args.device,
-        "prior": args.prior,
         "progress": not args.quiet,
+        **({} if args.prior is None else {"prior": args.prior}),
     }
 
 

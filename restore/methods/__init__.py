@@ -134,7 +134,10 @@ def as_method(method: str | Method, **options: Any) -> Method:
         raise TypeError(f"'auto' chooses a method and its settings itself: {without}, or name a method")
     cls = REGISTRY.get(name.lower())
     if cls is None:
-        raise ValueError(f"unknown method {name!r}; known are auto, {', '.join(REGISTRY)}")
+        first, _, rest = (part.strip() for part in name.partition(","))
+        meant = first.lower() in REGISTRY and "=" in rest
+        colon = f"options stand behind a colon, as in '{first}:{rest}'; " if meant else ""
+        raise ValueError(f"unknown method {name!r}; {colon}known are auto, {', '.join(REGISTRY)}")
     if twice := sorted(told.keys() & options.keys()):
         raise TypeError(
             f"{twice[0]} is given in {method!r} and as {twice[0]}={options[twice[0]]!r}: give it once"

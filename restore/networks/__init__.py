@@ -1,6 +1,6 @@
 """The denoising networks.
 
-:func:`photo_unet` builds the network of the prior in the package, and :func:`colour_unet` that of a prior of colours,
+:func:`photo_unet` builds the network of the prior in the package, and :func:`colour_unet` a small one of colours,
 :class:`FoldedUNet` both. :class:`RMSUNet` is the network of denoising-diffusion-pytorch, for checkpoints of its
 trainer.
 """

@@ -186,6 +186,9 @@ def photo_unet(
 def colour_unet(channels: tuple[int, ...] = (48, 64, 96), layers: int = 1, fold: int = 2) -> FoldedUNet:
     """The network of a :class:`restore.colours.ColourPrior`: from a luma and a noisy chroma to a chroma.
 
+    That of the one in the package is larger: it was made of a :func:`photo_unet`, by
+    :func:`restore.colours.colour_network`.
+
     Args:
         channels: As of :func:`photo_unet`.
         layers: The same.

@@ -28,7 +28,6 @@ from restore.samplers import Sampler, as_sampler
 from restore.solve.checks import (
     check_condition,
     check_counts,
-    check_linear,
     check_method,
     check_prior,
     check_spelling,
@@ -38,6 +37,7 @@ from restore.solve.checks import (
     whole_number,
     with_rounding,
 )
+from restore.solve.linearity import check_linear
 from restore.solve.loop import Callback, State, downward, progress_bar, reporter, sampling_loop
 from restore.solve.parts import Plan, device_for, in_precision, parts_of, plans_for
 from restore.solve.ranges import in_range_of, to_unit
@@ -95,10 +95,15 @@ def solve(
 
     Raises:
         TypeError: If an argument is of the wrong kind, or an option is not known.
-        ValueError: If the method cannot solve this problem (the message names methods that can), or sizes, channels
-            or values do not fit. All of this is found out before the first network call.
+        ValueError: If the method cannot solve this problem (the message names methods that can), sizes, channels
+            or values do not fit, or an operator of your own is declared linear and is not. All of this is found out
+            before the first network call.
         FileNotFoundError: If there is no such prior.
         FloatingPointError: If the state stops being finite; the message names the step.
+
+    Warns:
+        QualityWarning: If the result will be worse than it could be, as where an operator of your own has an adjoint
+            that is not its transpose.
 
     Example:
         >>> import numpy as np
@@ -155,7 +160,6 @@ def solve(
             f"y has shape {tuple(batch.shape[1:])}, but {type(operator).__name__} measures "
             f"{tuple(fits)} of such a picture"
         )
-    check_linear(operator, shape)
 
     if isinstance(operator, Mask):
         # What a user left in the holes (white, or noise that was added everywhere) is no measurement.
@@ -179,8 +183,10 @@ def solve(
         copy.deepcopy(poisson).to(where) if poisson is not None else None
     )  # The user's own stays where it is.
     places = {operator.device, *(tensor.device for tensor in (*operator.buffers(), *operator.parameters()))}
+    users = operator
     if places != {where}:
         operator = copy.deepcopy(operator).to(where)
+    check_linear(users, operator, shape)
     target, physics, noise_std = in_range_of(denoiser, batch, operator, noise_std, shape, poisson)
 
     randomness = Randomness.for_draws(seed, images, count, where)

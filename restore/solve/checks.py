@@ -16,7 +16,6 @@ from torch import Tensor
 from operators import (
     Blur,
     Downsample,
-    FromCallable,
     GaussianNoise,
     Grayscale,
     Identity,
@@ -24,7 +23,6 @@ from operators import (
     Mask,
     Operator,
     PoissonNoise,
-    linearity_test,
 )
 from restore.colours import ColourPrior
 from restore.images import ImageFormat
@@ -35,10 +33,6 @@ from restore.quality import QualityWarning
 
 #: Standard deviation of what rounding to whole numbers changes.
 ROUNDING = 12**-0.5
-
-#: How far a linear operator may be from linear, and an adjoint from the transpose: networks in half precision are exact
-#: enough, and so is rounding to whole numbers of 255.
-TOLERATED = 0.01
 
 DECOMPOSITION = "an operator with a fast singular value decomposition"
 
@@ -89,56 +83,6 @@ def check_method(method: Method, operator: Operator, noise: Tensor, poisson: Poi
                 else ""
             )
         )
-
-
-def check_linear(operator: Operator, shape: tuple[int, ...]) -> None:
-    """Refuses an operator of a user's own that says it is linear and is not; warns where its adjoint is of another.
-
-    Both would give a wrong result without a word. Once for each shape of pictures, at the price of five measurements.
-
-    Args:
-        operator: The operator of the problem.
-        shape: ``(C, H, W)`` of its pictures.
-    """
-    if not isinstance(operator, LinearOperator):
-        return
-    own = [part for part in operator.modules() if _is_own(part)]
-    if own:
-        operator.remember(("checked", shape), lambda: _check_linear(operator, own[-1], shape))
-
-
-def _is_own(part: torch.nn.Module) -> bool:
-    return isinstance(part, LinearOperator) and (
-        isinstance(part, FromCallable) or not type(part).__module__.startswith("operators.")
-    )
-
-
-def _check_linear(operator: LinearOperator, own: torch.nn.Module, shape: tuple[int, ...]) -> bool:
-    name = type(own).__name__
-    error = linearity_test(operator, shape, dtype=operator.dtype)
-    if not error <= TOLERATED:  # NaN, too.
-        raise ValueError(
-            f"{name} is declared linear, but A(u - 2 v) and A(u) - 2 A(v) differ by {error:.0%} for two pictures "
-            f"of noise u, v: declare it as an Operator (FromCallable without linear=True), or take out of forward what "
-            f"is not linear, such as clipping, a constant, or noise. operators.linearity_test measures it"
-        )
-    # White noise, and its own measurement: of unrelated ones, next to nothing would be left to be compared.
-    size = (operator.batch_size or 1, *shape)
-    x = torch.randn(size, generator=torch.Generator().manual_seed(0), dtype=operator.dtype).to(
-        operator.device
-    )
-    y = operator(x)
-    power = float(y.double().square().sum())
-    off = abs(float((x.double() * operator.adjoint(y).double()).sum()) - power) / power if power else 0.0
-    if not off <= TOLERATED:
-        warnings.warn(
-            f"the adjoint of {name} is not the transpose of its forward: <A x, A x> and <x, A^T A x> differ by "
-            f"{off:.0%}, and methods that need it will be off. Without an adjoint of its own, an operator "
-            f"has the exact one, by autograd; operators.dot_test measures this",
-            QualityWarning,
-            stacklevel=7,
-        )
-    return True
 
 
 def check_prior(prior: BasePrior, shape: tuple[int, ...], y: Tensor, operator: Operator) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,13 +13,18 @@ from operators import Grayscale
 from restore.colours import ColourPrior
 from restore.images import to_batch
 from restore.methods import Method, as_method
+from restore.prior import BasePrior
 from restore.solve.checks import whole_number
 from restore.tasks.settings import draws_of, prior_of, solved
 
 #: Colours are found for a picture whose shorter side is about this.
 COLOUR_SIZE = 96
-#: One picture is the most typical of so many draws, of so many network calls each. More calls make draws of one hue.
+#: One picture is made of so many draws, of so many network calls each. More calls make draws of one hue.
 DRAWS, CALLS = 16, 20
+#: How saturated it is, as a share of what draws are: what is wrong is worse if it is strong.
+SATURATION = 0.8
+#: Over what part of the shorter side a thing has one colour, and how much its luma varies (as a variance).
+THING, SHADES = 1 / 8, 0.02
 #: A picture that is larger than the working size by less than this is not reduced.
 SMALLEST_REDUCTION = 1.5
 
@@ -33,6 +39,7 @@ class FromPrior(Method):
 def colorize(
     image: Any,
     *,
+    prior: str | Path | BasePrior | None = None,
     working_size: int | None = None,
     draws: int = DRAWS,
     method: str | Method | None = None,
@@ -45,19 +52,22 @@ def colorize(
     that at once. Colours are therefore found for the picture reduced to about ``working_size``, and brought back to
     its full size along the edges of the luma (guided filter, *Guided Image Filtering*, He, Sun and Tang, 2010).
 
-    A prior of pictures is asked for those that have this luma, by a method. A prior of colours
-    (:class:`restore.colours.ColourPrior`) knows the luma, and colours are drawn from it without one.
+    A prior of colours (:class:`restore.colours.ColourPrior`), such as the one in the package, knows the luma, and
+    colours are drawn from it as they are. A prior of pictures is asked for those that have this luma, by a method.
 
-    A single draw may be lucky with its colours or not, and the mean of many has one tint all over, since they agree on
-    little else. Without ``samples``, the result is the most typical of ``draws`` draws, the one that is nearest to
-    their mean, made as saturated as they are.
+    A single draw may be lucky with its colours or not, and lies in blotches; the mean of many is pale. Without
+    ``samples``, the result is the mean of half of ``draws`` draws, those nearest to the mean of all. It is made
+    nearly as saturated as they are, and evened out where the luma has no edges (the same filter), since things have one
+    colour. With ``samples``, draws are as they are.
 
     Args:
         image: The picture: numpy ``(H, W)``, PIL, torch ``(1, H, W)``, or a batch; of a colour picture
             the luma is taken.
+        prior: A name, a folder (see :func:`restore.load_prior`), or a prior, of colours or of pictures. By default
+            ``"colours"``, in the package; ``"photo"`` where a method or noise is given, which are for pictures.
         working_size: The shorter side of the reduced picture, in pixels; what is smaller is not reduced. By default 96,
             and for a prior of colours that of its training.
-        draws: Of how many draws one is chosen; 1 for a draw as it is. Each costs as many network calls.
+        draws: Of how many draws one picture is made. Each costs as many network calls.
         method: A method, for a prior of pictures; by default, ``"auto"`` chooses. One that has no draws is run once.
         steps: Number of steps; 20 by default, where no method is named.
         **settings: Further arguments of :func:`restore.solve`.
@@ -84,14 +94,18 @@ def colorize(
         )
     draws = whole_number(draws, "draws")
     samples, settings = draws_of(settings, batch, layout)
-    prior, method = prior_of(settings), method or "auto"
+    method = method or "auto"
+    automatic = str(method).lower() == "auto"
+    noisy = bool(torch.as_tensor(settings.get("noise", 0.0)).any())
+    if prior is None:
+        prior = "colours" if automatic and not noisy else "photo"
+    prior = prior_of({**settings, "prior": prior})
     if working_size is None:
         working_size = prior.size if isinstance(prior, ColourPrior) else COLOUR_SIZE
     factor = min(luma.shape[-2:]) / whole_number(working_size, "working_size")
     small = luma if factor < SMALLEST_REDUCTION else _reduced(luma, factor, getattr(prior, "multiple", 1))
-    automatic = str(method).lower() == "auto"
     if isinstance(prior, ColourPrior):
-        _check_colours(prior, automatic, method, settings)
+        _check_colours(prior, automatic, method, noisy)
         low, high = prior.value_range
         prior, method = prior.given(low + (high - low) * small), FromPrior()
     drawn = samples or (draws if automatic or as_method(method).draws else None)
@@ -100,21 +114,22 @@ def colorize(
     found = solved(small, operator, method, drawn, steps=steps, **{**settings, "prior": prior})
     chroma = found - operator(found)
     if samples is None:
-        chroma = _most_typical(chroma.unflatten(0, (drawn or 1, len(luma))))
+        chroma = _typical(chroma.unflatten(0, (drawn or 1, len(luma))))
+        chroma = _evened(small.to(chroma), chroma) if drawn else chroma
     luma = luma.repeat(samples or 1, 1, 1, 1)
     if chroma.shape[-2:] != luma.shape[-2:]:
         chroma = _along_edges(luma, chroma, max(1, round(factor)))
     return layout.restore(_in_gamut(luma, chroma, operator), samples=samples)
 
 
-def _check_colours(prior: ColourPrior, automatic: bool, method: Any, settings: dict[str, Any]) -> None:
+def _check_colours(prior: ColourPrior, automatic: bool, method: Any, noisy: bool) -> None:
     """Refuses what a prior of colours would pass over silently."""
     if not automatic:
         raise ValueError(
             f"{prior.name!r} is a prior of colours, whose draws need no method: leave method={method!r} out, or give "
             f"a prior of pictures, such as prior='photo'"
         )
-    if bool(torch.as_tensor(settings.get("noise", 0.0)).any()):
+    if noisy:
         raise ValueError(
             f"{prior.name!r} is a prior of colours, and the luma is kept with its noise: leave noise out, or give a "
             f"prior of pictures, such as prior='photo'"
@@ -130,16 +145,30 @@ def _reduced(luma: Tensor, factor: float, multiple: int) -> Tensor:
     return F.interpolate(luma, sides, mode="area")
 
 
-def _most_typical(chroma: Tensor) -> Tensor:
-    """Of draws ``(n, B, 3, h, w)``, for each of ``B`` pictures the one nearest to their mean, ``(B, 3, h, w)``.
+def _typical(chroma: Tensor) -> Tensor:
+    """Of draws ``(n, B, 3, h, w)``, for each of ``B`` pictures the mean of the half that is nearest to their mean.
 
-    Pale draws are nearest to any mean: it is made as saturated as the draws are, up to a factor of 2.
+    A mean is paler than draws: it is made nearly as saturated as they are, by a factor of 3 at most.
     """
-    saturation = chroma.square().mean((-3, -2, -1)).sqrt()
-    nearest = (chroma - chroma.mean(0)).square().mean((-3, -2, -1)).argmin(0)
-    chosen = nearest, torch.arange(chroma.shape[1], device=chroma.device)
-    factor = (saturation.mean(0) / saturation[chosen].clamp(min=1e-8)).clamp(max=2)
-    return chroma[chosen] * factor.reshape(-1, 1, 1, 1)
+    distance = (chroma - chroma.mean(0)).square().mean((-3, -2, -1))
+    nearest = distance.argsort(0)[: (len(chroma) + 1) // 2]
+    mean = chroma.gather(0, nearest[:, :, None, None, None].expand(-1, -1, *chroma.shape[2:])).mean(0)
+    factor = SATURATION * _saturation(chroma).mean(0) / _saturation(mean).clamp(min=1e-8)
+    return mean * factor.clamp(max=3)
+
+
+def _saturation(chroma: Tensor) -> Tensor:
+    """The root mean square of the chroma of each picture, ``(..., 1, 1, 1)``."""
+    return chroma.square().mean((-3, -2, -1), keepdim=True).sqrt()
+
+
+def _evened(luma: Tensor, chroma: Tensor) -> Tensor:
+    """The chroma of a picture, evened out over each thing that its luma shows, and as saturated as it was."""
+    from kornia.filters import guided_blur
+
+    radius = max(1, round(THING * min(luma.shape[-2:])))
+    even = guided_blur(luma, chroma, 2 * radius + 1, eps=SHADES, border_type="replicate")
+    return even * (_saturation(chroma) / _saturation(even).clamp(min=1e-8)).clamp(max=2)
 
 
 def _along_edges(luma: Tensor, chroma: Tensor, factor: int) -> Tensor:

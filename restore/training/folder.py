@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from torch import nn
 
 from restore.checkpoint import build_network, load_prior
 from restore.checkpoint.files import fill
-from restore.colours import ColourPrior, colour_network
+from restore.colours import DEVIATION, ColourPrior, colour_network
 from restore.data import Crops, find_images, split
+from restore.networks import about
 from restore.prior import Prior
 from restore.schedule import Schedule
 from restore.training.devices import device_of
@@ -26,7 +28,7 @@ def train(
     out: str | Path,
     *,
     network: nn.Module | None = None,
-    init: str | Path | None = None,
+    init: str | Path | Prior | None = None,
     schedule: Schedule | None = None,
     channels: int = 3,
     device: str | torch.device | None = None,
@@ -43,10 +45,10 @@ def train(
         out: The folder that the prior is written to; :func:`restore.load_prior` loads it.
         network: What to train; by default that of ``init``, or the network of the prior in the package, or that of a
             prior of colours, from random weights.
-        init: A prior to begin with, by its name or folder: a new run from its weights, unlike ``resume``. Where colours
-            are trained, it may be one of pictures.
+        init: A prior to begin with, or its name or folder: a new run from its weights, unlike ``resume``. Where colours
+            are trained, it may be one of pictures, with a network of :func:`restore.networks.photo_unet`.
         schedule: The noise schedule; that of ``init``, or DDPM's linear one, by default.
-        channels: 3 for colour, 1 for grey pictures, where ``network`` is not given.
+        channels: 3 for colour, 1 for grey pictures, where neither ``network`` nor ``init`` tells.
         device: Where to train; a GPU where there is one, by default.
         resume: Go on exactly from the state in ``out``, with its network and its schedule.
         progress: Show a bar with the loss.
@@ -57,7 +59,8 @@ def train(
         The trained prior.
 
     Raises:
-        TypeError: If an option is not known; the message lists the known ones.
+        TypeError: If an option is not known (the message lists the known ones), or no prior of colours can begin with
+            the network of ``init``.
         FileNotFoundError: If there are no pictures, no prior ``init``, or nothing to resume.
         FileExistsError: If ``out`` holds a training already.
         ValueError: If an option's value makes no sense, no picture is as large as a crop, or ``init`` is of another
@@ -75,27 +78,17 @@ def train(
             f"{str(out)!r} holds a training already: resume it (--resume) or choose another folder"
         )
     paths, held_out = split(find_images(photos), root=photos)
-    if resume and network is None:
-        # As it was: what it began with, and that it did, need not be said again.
-        about, init = read_about(Path(out) / STATE), None
-        if about["options"].get("colours", False) != chosen.colours:
-            what, how = ("pictures", "without") if chosen.colours else ("colours", "with")
-            raise ValueError(
-                f"{str(out)!r} is a training of {what}: resume it {how} colours=True (--colours)"
-            )
-        network = build_network(about["network"])
-        schedule = schedule or Schedule.from_config(about["schedule"])
-    begun = None if init is None else _begun(init, chosen.colours)
-    if begun is not None:
-        network, schedule = _network_of(begun, network, chosen.colours, str(init)), schedule or begun.schedule
-    if network is None:
-        from restore.networks import colour_unet, photo_unet
+    with torch.random.fork_rng(devices=[]):  # The caller's random numbers go on as if nothing had been drawn.
+        torch.manual_seed(chosen.seed)
+        if resume:
+            network, schedule = _as_before(Path(out) / STATE, network, schedule, chosen.colours)
+        elif init is not None:
+            network, schedule = _begun(init, network, schedule, chosen.colours)
+        elif network is None:
+            from restore.networks import colour_unet, photo_unet
 
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # The caller's random numbers go on as if nothing had been drawn.
-            torch.manual_seed(chosen.seed)
             network = colour_unet() if chosen.colours else photo_unet(image_channels=channels)
+    channels = about.channels_of(network) or channels
     where = device_of(device)
     kind: dict[str, Any] = {"channels": channels, "device": where, "scales": chosen.scales}
     crops = Crops(
@@ -128,28 +121,60 @@ def train(
     return trainer.run()
 
 
-def _begun(init: str | Path, colours: bool) -> Prior:
-    """The prior that a training begins with; refused, where the trainer's loss is of something else."""
-    prior = load_prior(init)
-    if isinstance(prior, ColourPrior) and not colours:
+def _as_before(
+    state: Path, network: nn.Module | None, schedule: Schedule | None, colours: bool
+) -> tuple[nn.Module, Schedule]:
+    """The network and the schedule of a training that goes on: what it began with need not be said again."""
+    told = read_about(state)
+    if told["options"].get("colours", False) != colours:
+        what, how = ("pictures", "without") if colours else ("colours", "with")
         raise ValueError(
-            f"{str(init)!r} is a prior of colours: train it as one (colours=True, --colours), or begin with another"
+            f"{str(state.parent)!r} is a training of {what}: resume it {how} colours=True (--colours)"
         )
-    kind = "v_prediction" if isinstance(prior, ColourPrior) else "epsilon"
+    network = build_network(told["network"]) if network is None else network
+    return network, schedule or Schedule.from_config(told["schedule"])
+
+
+def _begun(
+    init: str | Path | Prior, network: nn.Module | None, schedule: Schedule | None, colours: bool
+) -> tuple[nn.Module, Schedule]:
+    """The network, with the weights of a prior, and the schedule of a training that begins with that prior.
+
+    Raises:
+        ValueError: If what the prior estimates, or how, is not what is trained here.
+        TypeError: If it is of pictures, its network no ``photo_unet``, and colours are trained.
+    """
+    prior = init if isinstance(init, Prior) else load_prior(init)
+    name, of_colours = (
+        repr(prior.name if isinstance(init, Prior) else str(init)),
+        isinstance(prior, ColourPrior),
+    )
+    if of_colours and not colours:
+        raise ValueError(
+            f"{name} is a prior of colours: train it as one (colours=True, --colours), or begin with another"
+        )
+    kind = "v_prediction" if of_colours else "epsilon"
     if prior.prediction != kind or prior.value_range != (-1.0, 1.0):
         raise ValueError(
-            f"the prior {str(init)!r} predicts {prior.prediction!r} of pictures in {list(prior.value_range)}; what is "
+            f"the prior {name} predicts {prior.prediction!r} of pictures in {list(prior.value_range)}; what is "
             f"trained here predicts {kind!r} of pictures in [-1, 1]: begin with such a one"
         )
-    return prior
-
-
-def _network_of(prior: Prior, network: nn.Module | None, colours: bool, source: str) -> nn.Module:
-    """The network of a prior, to be trained; or ``network`` with its weights."""
-    found = prior.network
-    if colours and not isinstance(prior, ColourPrior):
+    lacking = (
+        "is conditional on a class"
+        if prior.needs_labels
+        else "predicts its variance, too"
+        if not of_colours and about.outputs_of(prior.network) not in (None, prior.channels)
+        else f"has colours in units of {prior.deviation:g}, and not of {DEVIATION:g}"
+        if isinstance(prior, ColourPrior) and prior.deviation != DEVIATION
+        else ""
+    )
+    if lacking:
+        raise ValueError(f"the prior {name} {lacking}, which cannot be trained here: begin with another")
+    found = copy.deepcopy(prior.network)
+    if colours and not of_colours:
         found = colour_network(found)
     if network is None:
-        return found.requires_grad_(True)
-    fill(network, found.state_dict(), source)
-    return network
+        network = found.requires_grad_(True)
+    else:
+        fill(network, found.state_dict(), name)
+    return network, schedule or prior.schedule

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ BLIND = 0.15
 
 
 def simple_loss(
-    network: Callable[[Tensor, Tensor], Tensor],
+    network: Callable[[Tensor, Tensor], Any],
     x_0: Tensor,
     schedule: Schedule,
     generator: torch.Generator | None = None,
@@ -45,11 +46,11 @@ def simple_loss(
     step, alpha, sigma = _times(x_0, schedule, generator)
     eps = torch.randn(x_0.shape, generator=generator, device=x_0.device, dtype=x_0.dtype)
     x_t = per_image(alpha, x_0) * x_0 + per_image(sigma, x_0) * eps
-    return F.mse_loss(network(x_t, step).float(), eps)
+    return F.mse_loss(_estimate(network(x_t, step)), eps)
 
 
 def colour_loss(
-    network: Callable[[Tensor, Tensor], Tensor],
+    network: Callable[[Tensor, Tensor], Any],
     x_0: Tensor,
     schedule: Schedule,
     generator: torch.Generator | None = None,
@@ -84,7 +85,13 @@ def colour_loss(
     blind = torch.rand(len(x_0), generator=generator, device=x_0.device) < BLIND
     z[:, :1] = torch.where(blind[:, None, None, None], UNKNOWN, z[:, :1])
     # What colours are joined from is not of the memory layout that networks are fastest with.
-    return F.mse_loss(network(z.contiguous(memory_format=torch.channels_last), step).float(), v)
+    return F.mse_loss(_estimate(network(z.contiguous(memory_format=torch.channels_last), step)), v)
+
+
+def _estimate(output: Any) -> Tensor:
+    """What a network estimates, in float32: diffusers' models return an object with it."""
+    estimate: Tensor = getattr(output, "sample", output)
+    return estimate.float()
 
 
 def _times(

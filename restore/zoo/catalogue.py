@@ -107,7 +107,7 @@ _OPENAI = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/"
 _ENTRIES = (
     Entry(
         name="photo",
-        description="the prior in the package: small, for a laptop's CPU",
+        description="in the package, and the default: small, for a laptop's CPU",
         trained_on="3,620 photographs, crops of 64 x 64 and 128 x 128",
         domain="photographs",
         size=14_281_912,
@@ -115,6 +115,18 @@ _ENTRIES = (
         licence="Apache-2.0",
         picture_size=64,
         source="restore/priors/photo/README.md",
+        format="restore",
+    ),
+    Entry(
+        name="colours",
+        description="in the package: colours for grey photographs, the default of restore colorize",
+        trained_on="the same photographs, 64 x 64, given their luma",
+        domain="photographs",
+        size=14_277_000,
+        parameters=7_125_864,
+        licence="Apache-2.0",
+        picture_size=64,
+        source="restore/priors/colours/README.md",
         format="restore",
     ),
     _ddpm(

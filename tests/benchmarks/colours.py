@@ -1,6 +1,6 @@
 """What priors know of colours: draws for the luma of pictures, beside their true colours.
 
-    python tests/benchmarks/colours.py PICTURES [--priors photo my-colours] [--size 64] [--draws 16] [--limit 32]
+    python tests/benchmarks/colours.py PICTURES [--priors photo colours] [--size 64] [--draws 16] [--limit 32]
 
 Of every picture the centre is taken, as large a square as there is, reduced to ``--size`` pixels. For every prior, the
 means over pictures of: PSNR of the mean of the draws, of single draws, and of the picture that ``restore.colorize``
@@ -58,7 +58,7 @@ def colourfulness(pictures: Tensor) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--priors", nargs="+", default=["photo"])
+    parser.add_argument("--priors", nargs="+", default=["photo", "colours"])
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--draws", type=int, default=16)
     parser.add_argument("--steps", type=int, default=20)
