@@ -287,12 +287,12 @@ def test_a_result_does_not_depend_on_batch_samples_or_parts(monkeypatch):
     together = solved(y, noise, seeds, samples=3)
     for i in range(3):
         alone = solved(y[i], noise[i], seeds[i], samples=1)
-        torch.testing.assert_close(together[0, i], alone[0], atol=1e-4, rtol=0)
+        torch.testing.assert_close(together[0, i], alone[0], atol=1e-3, rtol=0)
     # Two draws, of five particles and four pixels, at once; of a closed form, four times as many as of a network.
     monkeypatch.setitem(restore.memory.PIXELS_AT_ONCE, "cpu", 10)
     states = []
     parts = solved(y, noise, seeds, samples=3, callback=states.append)
-    torch.testing.assert_close(parts, together, atol=1e-4, rtol=0)
+    torch.testing.assert_close(parts, together, atol=1e-3, rtol=0)
     assert [state.draws for state in states[::10]] == [range(i, min(i + 2, 9)) for i in range(0, 9, 2)]
 
 
