@@ -1028,7 +1028,9 @@ def test_half_a_dark_frame_is_an_offset():
 
 def test_a_wrong_adjoint_is_warned_of_once_and_where_the_user_called():
     operator, y = Backwards(), torch.rand(1, 3, 8, 8)
-    with pytest.warns(QualityWarning, match="adjoint of Backwards is not the transpose .*dot_test") as found:
+    with pytest.warns(
+        QualityWarning, match="adjoint of Backwards is not the transpose .*Leave adjoint out"
+    ) as found:
         restore.solve(y, operator, "ddnm", prior=PixelPrior(), steps=2, seed=0, progress=False)
     assert [w.filename for w in found] == [__file__]
     with warnings.catch_warnings():
@@ -1063,3 +1065,12 @@ def test_adjoints_that_are_off_are_found_at_any_size(height, width, seed, wrong)
 
     with pytest.warns(QualityWarning, match="is not the transpose"):
         check_linear(Weighted(), Weighted(), (3, height, width))
+
+
+def test_an_operator_that_forgot_its_image_shape_is_told_so():
+    skipped = FromCallable(lambda x: x[..., ::2], linear=True)
+    wanted = (
+        r"measures an image of shape \(3, 8, 8\) as \(3, 8, 4\), .* says \(3, 8, 8\): override image_shape"
+    )
+    with pytest.raises(ValueError, match=wanted):
+        solve(torch.rand(1, 3, 8, 8), skipped)

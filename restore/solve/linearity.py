@@ -49,17 +49,23 @@ def _check(operator: Operator, own: list[torch.nn.Module], shape: tuple[int, ...
     name = " or ".join(dict.fromkeys(_called(part) for part in own))
     size = (operator.batch_size or 1, *shape)
     blank = torch.zeros(size, dtype=operator.dtype, device=operator.device)
-    if float(operator(blank).abs().max()) > BLANK:
+    measured, expected = operator(blank), operator.measurement_shape(shape)
+    if tuple(measured.shape[1:]) != tuple(expected):
         raise ValueError(
-            f"{name} is declared linear, but does not measure a blank image as zero: subtract the offset from forward "
-            f"and from y, or declare it as an Operator"
+            f"{name} measures an image of shape {shape} as {tuple(measured.shape[1:])}, and its image_shape says "
+            f"{tuple(expected)}: override image_shape, which tells the shape of the image from that of a measurement"
         )
     error = linearity_test(operator, shape, dtype=operator.dtype)
     if not error <= TOLERATED:  # NaN, too.
         raise ValueError(
             f"{name} is declared linear, but A(u - 2 v) and A(u) - 2 A(v) differ by {error:.0%} for two pictures "
             f"of noise u, v: declare it as an Operator (FromCallable without linear=True), or take out of forward what "
-            f"is not linear, such as clipping or noise. operators.linearity_test measures it"
+            f"is not linear, such as clipping, a constant, or noise. operators.linearity_test measures it"
+        )
+    if float(measured.abs().max()) > BLANK:
+        raise ValueError(
+            f"{name} is declared linear, but does not measure a blank image as zero: subtract the offset from forward "
+            f"and from y, or declare it as an Operator"
         )
     # By autograd, an adjoint is the transpose.
     if all(type(part).adjoint is LinearOperator.adjoint for part in own if isinstance(part, LinearOperator)):
@@ -68,8 +74,7 @@ def _check(operator: Operator, own: list[torch.nn.Module], shape: tuple[int, ...
     if not off <= TOLERATED:
         warnings.warn(
             f"the adjoint of {name} is not the transpose of its forward: <A x, y> and <x, A^T y> differ by "
-            f"{off:.0%}, and methods that need it will be off. Without an adjoint of its own, an operator "
-            f"has the exact one, by autograd; operators.dot_test measures this",
+            f"{off:.0%}, and methods that need it will be off. Leave adjoint out, and it is the exact one, by autograd",
             QualityWarning,
             stacklevel=7,
         )
