@@ -91,14 +91,13 @@ show({"draw 4": draws[3], "mean of 4": mean, "truth": truth, "deviation of the d
 #
 # You may know some of the colours: the cup was red. Then say so. The prior of colours in the package is told the luma,
 # and is then a prior like any other, of the pictures that have this luma; what is left to measure is the colour of one
-# pixel in fifty. ``repeats`` makes the run go up and down again, so that the known colours spread.
+# pixel in fifty. DPS asks by the network's gradient how the known colours speak of those beside them, and so they
+# spread over the things that they are on.
 
 colours = restore.load_prior("colours").given(torch.from_numpy(2 * grey - 1)[None, None])
 known = random_mask(SIZE, keep=0.02, seed=0)
 y = known * torch.from_numpy(truth).permute(2, 0, 1)
-hinted = restore.solve(
-    y, Mask(known), "ddnm", prior=colours, steps=50, repeats=3, jump=5, seed=0, progress=False
-)
+hinted = restore.solve(y, Mask(known), "dps", prior=colours, seed=0, progress=False)
 hinted = hinted.permute(1, 2, 0).numpy()
 
 hints = np.where(known.numpy()[..., None], truth, 1)
