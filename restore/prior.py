@@ -469,7 +469,7 @@ class Prior(BasePrior):
         )
         with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
             out = self.network(x.to(dtype).contiguous(memory_format=layout), step.float(), **options)
-        return (out if isinstance(out, Tensor) else out.sample).to(x.dtype)[:, channels]
+        return about.estimate_of(out).to(x.dtype)[:, channels]
 
     def __repr__(self) -> str:
         """What it is, and how it runs where that is not the default."""

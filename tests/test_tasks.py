@@ -262,6 +262,15 @@ def test_a_method_without_draws_colours_once(prior, photograph, method):
     assert calls == [1, 1]
 
 
+def test_what_a_method_without_draws_found_is_left_as_it_is(prior, photograph):
+    grey = 0.4 + 0.2 * np.asarray(Image.fromarray(photograph[:32, :32]).convert("L")).astype(np.float32) / 255
+    settings = {"prior": prior, "steps": 4, "seed": 0, "progress": False}
+    colour = restore.colorize(torch.from_numpy(grey)[None], method="dpir", **settings)
+    found = restore.solve(torch.from_numpy(grey)[None], Grayscale(), "dpir", **settings)
+    chroma = found - Grayscale()(found[None])[0]
+    torch.testing.assert_close(colour - torch.from_numpy(grey), chroma, atol=1e-3, rtol=0)
+
+
 def test_noise_is_in_the_units_of_the_picture(prior, photograph):
     """8 of 255 for 8-bit pictures: the result agrees with the measurement as well as that, in every task."""
     small = photograph[:32, :24]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 
 def channels_of(network: nn.Module) -> int | None:
@@ -59,6 +59,12 @@ def has_attention(network: nn.Module) -> bool:
 def needs_labels(network: nn.Module) -> bool:
     """Whether it is conditional on a class, and cannot be called without one."""
     return getattr(getattr(network, "unet", network), "class_embedding", None) is not None
+
+
+def estimate_of(output: Any) -> Tensor:
+    """What a network returned: a tensor, or an object that has it as ``.sample``, as diffusers' models do."""
+    estimate: Tensor = output if isinstance(output, Tensor) else output.sample
+    return estimate
 
 
 def _told(network: nn.Module, name: str) -> Any:

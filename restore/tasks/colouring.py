@@ -113,9 +113,8 @@ def colorize(
         steps = CALLS
     found = solved(small, operator, method, drawn, steps=steps, **{**settings, "prior": prior})
     chroma = found - operator(found)
-    if samples is None:
-        chroma = _typical(chroma.unflatten(0, (drawn or 1, len(luma))))
-        chroma = _evened(small.to(chroma), chroma) if drawn else chroma
+    if samples is None and drawn:
+        chroma = _evened(small.to(chroma), _typical(chroma.unflatten(0, (drawn, len(luma)))))
     luma = luma.repeat(samples or 1, 1, 1, 1)
     if chroma.shape[-2:] != luma.shape[-2:]:
         chroma = _along_edges(luma, chroma, max(1, round(factor)))

@@ -145,10 +145,8 @@ def _begun(
         TypeError: If it is of pictures, its network no ``photo_unet``, and colours are trained.
     """
     prior = init if isinstance(init, Prior) else load_prior(init)
-    name, of_colours = (
-        repr(prior.name if isinstance(init, Prior) else str(init)),
-        isinstance(prior, ColourPrior),
-    )
+    name = repr(prior.name if isinstance(init, Prior) else str(init))
+    of_colours = isinstance(prior, ColourPrior)
     if of_colours and not colours:
         raise ValueError(
             f"{name} is a prior of colours: train it as one (colours=True, --colours), or begin with another"
@@ -159,15 +157,14 @@ def _begun(
             f"the prior {name} predicts {prior.prediction!r} of pictures in {list(prior.value_range)}; what is "
             f"trained here predicts {kind!r} of pictures in [-1, 1]: begin with such a one"
         )
-    lacking = (
-        "is conditional on a class"
-        if prior.needs_labels
-        else "predicts its variance, too"
-        if not of_colours and about.outputs_of(prior.network) not in (None, prior.channels)
-        else f"has colours in units of {prior.deviation:g}, and not of {DEVIATION:g}"
-        if isinstance(prior, ColourPrior) and prior.deviation != DEVIATION
-        else ""
-    )
+    lacking = ""
+    if prior.needs_labels:
+        lacking = "is conditional on a class"
+    elif isinstance(prior, ColourPrior):
+        if prior.deviation != DEVIATION:
+            lacking = f"has colours in units of {prior.deviation:g}, and not of {DEVIATION:g}"
+    elif about.outputs_of(prior.network) not in (None, prior.channels):
+        lacking = "predicts its variance, too"
     if lacking:
         raise ValueError(f"the prior {name} {lacking}, which cannot be trained here: begin with another")
     found = copy.deepcopy(prior.network)

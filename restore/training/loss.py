@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restore.colours import DEVIATION, UNKNOWN, colour_target
+from restore.networks.about import estimate_of
 from restore.schedule import Schedule, per_image
 
 #: The share of pictures whose colours are learned without their luma, for guidance away from those.
@@ -46,7 +47,7 @@ def simple_loss(
     step, alpha, sigma = _times(x_0, schedule, generator)
     eps = torch.randn(x_0.shape, generator=generator, device=x_0.device, dtype=x_0.dtype)
     x_t = per_image(alpha, x_0) * x_0 + per_image(sigma, x_0) * eps
-    return F.mse_loss(_estimate(network(x_t, step)), eps)
+    return F.mse_loss(estimate_of(network(x_t, step)).float(), eps)
 
 
 def colour_loss(
@@ -85,13 +86,8 @@ def colour_loss(
     blind = torch.rand(len(x_0), generator=generator, device=x_0.device) < BLIND
     z[:, :1] = torch.where(blind[:, None, None, None], UNKNOWN, z[:, :1])
     # What colours are joined from is not of the memory layout that networks are fastest with.
-    return F.mse_loss(_estimate(network(z.contiguous(memory_format=torch.channels_last), step)), v)
-
-
-def _estimate(output: Any) -> Tensor:
-    """What a network estimates, in float32: diffusers' models return an object with it."""
-    estimate: Tensor = getattr(output, "sample", output)
-    return estimate.float()
+    output = network(z.contiguous(memory_format=torch.channels_last), step)
+    return F.mse_loss(estimate_of(output).float(), v)
 
 
 def _times(
