@@ -169,7 +169,8 @@ def test_diffpir_follows_its_formula(operator, channels, noise):
 def test_draws_come_near_the_exact_posterior(method, steps, mean_error, low, high):
     prior = prior_of()
     operator, noise = operators()[0][0], 0.05
-    y = measured(prior, operator, noise)[0]
+    # A picture as far from the mean as most: .93 of the deviation. Errors grow with that distance.
+    y = measured(prior, operator, noise, seed=4)[0]
     exact = prior.posterior(y, operator, noise)
     draws = restore.solve(
         y, operator, method, prior=prior, noise=noise, steps=steps, samples=500, seed=0, progress=False

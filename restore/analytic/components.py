@@ -106,11 +106,15 @@ class Dense:
         values, vectors = torch.linalg.eigh(self.covariance)
         return values.clamp(min=0), vectors
 
-    @property
+    @cached_property
     def root(self) -> Tensor:
-        """A matrix ``R`` with ``R R^T`` the covariance, which may be singular."""
+        """The symmetric root ``R`` of the covariance, ``R R = S``, which may be singular.
+
+        There is one of them only. Of eigenvectors alone, whose signs are up to LAPACK, the same random numbers would
+        make other pictures on another processor.
+        """
         values, vectors = self.spectrum
-        return vectors * values.sqrt()
+        return (vectors * values.sqrt()) @ vectors.T
 
     def log_densities(self, x: Tensor, alpha: Tensor, sigma: Tensor, whole: bool = True) -> Tensor:
         """Float64 ``(B, K)``; see :meth:`Isotropic.log_densities`."""
@@ -131,7 +135,7 @@ class Dense:
 
     def colour(self, z: Tensor, which: Tensor) -> Tensor:
         """Draws; see :meth:`Isotropic.colour`."""
-        return self.means[which] + z @ self.root.T
+        return self.means[which] + z @ self.root
 
     def regular(self, alpha: Tensor, sigma: Tensor) -> bool:
         """Whether they have densities; see :meth:`Isotropic.regular`."""
