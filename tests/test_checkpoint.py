@@ -18,10 +18,10 @@ import restore
 from restore.checkpoint import (
     build_network,
     describe_network,
-    load_weights,
     save_prior,
     schedule_of_diffusers,
 )
+from restore.checkpoint.files import fill
 from restore.files import write_atomically
 from restore.networks import FoldedUNet, photo_unet
 from restore.prior import Prior
@@ -425,7 +425,7 @@ def test_a_network_that_does_not_fit_stays_as_it_is(ours):
     network = photo_unet((8, 24))
     before = {k: v.clone() for k, v in network.state_dict().items()}
     with pytest.raises(ValueError, match="does not fit"):
-        load_weights(network, ours / "model.safetensors")
+        fill(network, load_file(ours / "model.safetensors"), "ours")
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
 
 

@@ -295,7 +295,7 @@ def test_colours_are_found_at_the_size_that_is_asked_for(prior):
         (
             lambda p: restore.colorize(np.zeros((16, 16)), method="dps", prior=p),
             ValueError,
-            "whose draws need no method",
+            "whose draws need no method: leave out 'dps'",
         ),
         (lambda p: p.with_guidance(-1), ValueError, "guidance is a number from 0 to 1e.06, not -1"),
         (lambda p: p.with_spectrum(restore.load_prior("photo").spectrum), ValueError, "knows of no luma"),
@@ -310,7 +310,7 @@ def test_colours_are_found_at_the_size_that_is_asked_for(prior):
         (
             lambda p: restore.colorize(np.zeros((16, 16)), noise=0.1, prior=p, progress=False),
             ValueError,
-            "leave noise out",
+            "leave out the noise",
         ),
         (lambda p: p.save("nowhere", format="diffusers"), ValueError, "no pipeline for a prior of colours"),
         (

@@ -8,6 +8,7 @@ import math
 import signal
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -624,6 +625,14 @@ def test_a_finished_run_resumes_to_nothing(crops, tmp_path):
     assert isinstance(prior, Prior)
 
 
+def test_a_run_is_not_shortened(crops, tmp_path):
+    trainer(crops, tmp_path, steps=3).run()
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match=r"has made 3 updates, more than steps=2 .* in all"):
+        trainer(crops, tmp_path, steps=2, resume=True)
+    assert contents(tmp_path) == before
+
+
 def test_a_run_may_be_prolonged(crops, tmp_path):
     trainer(crops, tmp_path, steps=3).run()
     trainer(crops, tmp_path, steps=5, save_every=2, resume=True).run()
@@ -1155,20 +1164,28 @@ def test_two_processes(crops, tmp_path):
     assert [step for step, _ in entries(out)] == [1, 2, 3, 4, 5, 6]
 
 
-def test_one_gradient_that_overflows_does_not_cost_the_weights(tmp_path):
+@pytest.mark.parametrize("lost", [1, 3])
+def test_gradients_that_overflow_do_not_cost_the_weights(tmp_path, lost):
+    """One is no news; where they do so again and again, a person is told, once."""
     network = photo_unet((8, 8))
     weight = network.unet.conv_out.weight
     count = []
 
     def overflow(gradient):
         count.append(1)
-        return torch.full_like(gradient, math.inf) if len(count) == 2 else gradient
+        return torch.full_like(gradient, math.inf) if 1 < len(count) <= 1 + lost else gradient
 
     weight.register_hook(overflow)
-    options = TrainingOptions(steps=4, batch=2, crop=16, validate_every=0, sample_every=0)
+    options = TrainingOptions(steps=12, batch=2, crop=16, save_every=12, validate_every=0, sample_every=0)
     pictures = [np.random.default_rng(0).integers(0, 255, (24, 24, 3), np.uint8)]
     before = weight.detach().clone()
-    prior = Trainer(network, Crops.from_arrays(pictures, 16), tmp_path, options, progress=False).run()
-    assert len(count) == 4
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        prior = Trainer(network, Crops.from_arrays(pictures, 16), tmp_path, options, progress=False).run()
+    messages = [str(w.message) for w in told if "gradients" in str(w.message)]
+    assert len(messages) == (lost == 3)
+    if messages:
+        assert "in 3 of the last 12 updates, up to number 12" in messages[0]
+    assert len(count) == 12
     assert all(p.isfinite().all() for p in prior.network.parameters())
     assert not torch.equal(weight, before)

@@ -22,6 +22,7 @@ from restore.benchmark.peers import PEERS, peers_installed
 from restore.benchmark.standard import TASKS, Measurement, Task
 from restore.colours import ColourPrior
 from restore.methods import REGISTRY, Method, Problem, as_method, choose, options_of
+from restore.methods.naming import is_auto
 from restore.prior import BasePrior
 from restore.randomness import Randomness
 from restore.solve import solve, suited
@@ -217,8 +218,7 @@ def _contenders(spec: Spec, example: Measurement, resources: Resources) -> list[
     if spec.name == COLORIZE:
         options = complete(colorize, spec.options)
         # A method is for a prior of pictures, in colorize as well.
-        named = str(spec.options.get("method") or "auto").lower() != "auto"
-        prior = resources.prior if named else resources.colours
+        prior = resources.colours if is_auto(spec.options.get("method")) else resources.prior
         settings: dict[str, Any] = {"prior": prior, "device": resources.device, "progress": False}
         return [
             Contender(

@@ -10,6 +10,7 @@ from typing import Any
 from restore.benchmark.classical import CLASSICAL
 from restore.benchmark.peers import PEERS
 from restore.methods import REGISTRY, Method, as_method, name_and_options
+from restore.methods.naming import is_auto
 from restore.tasks import colorize
 
 #: One call of the prior: its estimate of the clean picture at the noise of the measurement.
@@ -62,7 +63,7 @@ def parse(text: str | Method) -> Spec:
         raise TypeError(
             f"{name} has no option {unknown[0]!r}; its options are {', '.join(able) or 'none at all'}"
         )
-    if name == COLORIZE and options.get("method", "auto") != "auto":
+    if name == COLORIZE and not is_auto(options.get("method")):
         as_method(options["method"])
     return Spec(name, options)
 

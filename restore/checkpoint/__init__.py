@@ -11,13 +11,12 @@ from restore.checkpoint.diffusers import schedule_of_diffusers
 from restore.checkpoint.files import CONFIG as CONFIG
 from restore.checkpoint.load import load_prior
 from restore.checkpoint.native import WEIGHTS as WEIGHTS
-from restore.checkpoint.native import build_network, describe_network, load_weights, save_prior
+from restore.checkpoint.native import build_network, describe_network, save_prior
 
 __all__ = [
     "build_network",
     "describe_network",
     "load_prior",
-    "load_weights",
     "save_prior",
     "schedule_of_diffusers",
 ]

@@ -21,7 +21,6 @@ from restore.checkpoint.files import (
     CONFIG,
     assemble,
     check_depth,
-    fill,
     only_tensors,
     parse_json,
     read_checkpoint,
@@ -113,16 +112,6 @@ def build_network(description: dict[str, Any]) -> nn.Module:
         network: Any = UNet2DModel(**description["config"])
         return network
     raise ValueError(f"unknown network {kind!r}; known are FoldedUNet, RMSUNet and UNet2DModel")
-
-
-def load_weights(network: nn.Module, path: str | Path) -> None:
-    """Fills a network from a file of weights; every tensor must be there and fit.
-
-    Raises:
-        ValueError: If the file is damaged, or tensors are missing, unknown, or of another shape; the message
-            names them.
-    """
-    fill(network, only_tensors(read_checkpoint(path), Path(path)), str(path))
 
 
 def load_native(folder: Path, config: dict[str, Any]) -> Prior:

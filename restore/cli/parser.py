@@ -129,7 +129,8 @@ def training_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--init",
-        help="a prior to begin with, by name or folder: photo; for --colours photo as well, or colours",
+        help="a prior to begin with, by name or folder: photo; for --colours photo as well, or colours. Not looked at "
+        "with --resume",
     )
     parser.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")

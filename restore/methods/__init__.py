@@ -20,7 +20,7 @@ from restore.methods.dpir import DPIR
 from restore.methods.dps import DPS
 from restore.methods.mcg import MCG
 from restore.methods.mmps import MMPS
-from restore.methods.naming import name_and_options
+from restore.methods.naming import is_auto, name_and_options
 from restore.methods.pigdm import PiGDM
 from restore.methods.red_diff import REDDiff
 from restore.methods.repaint import RePaint
@@ -129,7 +129,7 @@ def as_method(method: str | Method, **options: Any) -> Method:
     if not isinstance(method, str):
         raise TypeError(f"a method is a name or an instance of Method, not {method!r}")
     name, told = name_and_options(method)
-    if name.lower() == "auto":
+    if is_auto(name):
         without = f"leave {', '.join(told)} out" if told else "give it to solve as it is, 'auto'"
         raise TypeError(f"'auto' chooses a method and its settings itself: {without}, or name a method")
     cls = REGISTRY.get(name.lower())

@@ -7,6 +7,11 @@ import warnings
 from typing import Any
 
 
+def is_auto(method: object) -> bool:
+    """Whether the method is left to the library: none is named, or ``"auto"``."""
+    return method is None or (isinstance(method, str) and method.strip().lower() == "auto")
+
+
 def name_and_options(text: str) -> tuple[str, dict[str, Any]]:
     """The name and the options of what is written ``"name:option=value,option=value"``; words need no quotation marks.
 

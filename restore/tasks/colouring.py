@@ -13,6 +13,7 @@ from operators import Grayscale
 from restore.colours import ColourPrior
 from restore.images import to_batch
 from restore.methods import Method, as_method
+from restore.methods.naming import is_auto
 from restore.prior import BasePrior
 from restore.solve.checks import whole_number
 from restore.tasks.settings import draws_of, prior_of, solved
@@ -94,8 +95,8 @@ def colorize(
         )
     draws = whole_number(draws, "draws")
     samples, settings = draws_of(settings, batch, layout)
-    method = method or "auto"
-    automatic = str(method).lower() == "auto"
+    method = "auto" if method is None else method
+    automatic = is_auto(method)
     noisy = bool(torch.as_tensor(settings.get("noise", 0.0)).any())
     if prior is None:
         prior = "colours" if automatic and not noisy else "photo"
@@ -125,13 +126,13 @@ def _check_colours(prior: ColourPrior, automatic: bool, method: Any, noisy: bool
     """Refuses what a prior of colours would pass over silently."""
     if not automatic:
         raise ValueError(
-            f"{prior.name!r} is a prior of colours, whose draws need no method: leave method={method!r} out, or give "
-            f"a prior of pictures, such as prior='photo'"
+            f"{prior.name!r} is a prior of colours, whose draws need no method: leave out {method!r}, or give a prior "
+            f"of pictures, such as 'photo'"
         )
     if noisy:
         raise ValueError(
-            f"{prior.name!r} is a prior of colours, and the luma is kept with its noise: leave noise out, or give a "
-            f"prior of pictures, such as prior='photo'"
+            f"{prior.name!r} is a prior of colours, and the luma is kept with its noise: leave out the noise, or give "
+            f"a prior of pictures, such as 'photo'"
         )
 
 

@@ -50,7 +50,7 @@ def train(
         schedule: The noise schedule; that of ``init``, or DDPM's linear one, by default.
         channels: 3 for colour, 1 for grey pictures, where neither ``network`` nor ``init`` tells.
         device: Where to train; a GPU where there is one, by default.
-        resume: Go on exactly from the state in ``out``, with its network and its schedule.
+        resume: Go on exactly from the state in ``out``, with its network and its schedule; ``init`` is not looked at.
         progress: Show a bar with the loss.
         config: Written into the prior's ``config.json`` (name, data, licence).
         **options: See :class:`TrainingOptions`, e.g. ``steps=20_000, batch=32``.
@@ -63,8 +63,8 @@ def train(
             the network of ``init``.
         FileNotFoundError: If there are no pictures, no prior ``init``, or nothing to resume.
         FileExistsError: If ``out`` holds a training already.
-        ValueError: If an option's value makes no sense, no picture is as large as a crop, or ``init`` is of another
-            kind than what is trained.
+        ValueError: If an option's value makes no sense, no picture is as large as a crop, ``init`` is of another
+            kind than what is trained, or a resumed training has made more than ``steps`` already.
     """
     from accelerate import PartialState
 

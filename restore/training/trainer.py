@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -31,6 +32,8 @@ from restore.training.state import LOG, STATE, Log, load_state, save_state
 SPECTRUM_CROPS = 2000
 #: Pictures whose channels differ by less from their luma, in [-1, 1], have no colours.
 GREY = 0.03
+#: The share of updates with overflowing gradients above which a training is warned of them.
+MOST_OVERFLOWS = 0.1
 
 
 class Trainer:
@@ -109,10 +112,16 @@ class Trainer:
             fused=self.device.type in ("cpu", "cuda"),
         )
         self.network, self.ema = network, EMA(network, options.ema)
+        self._overflows, self._warned = torch.zeros((), dtype=torch.long, device=self.device), False
         self.step, self.log = 0, Log(self.out / LOG)
         if resume:
             state = (self.network, self.ema, self.optimizer, options, self.schedule)
             self.step = load_state(self.out / STATE, *state)
+            if self.step > options.steps:
+                raise ValueError(
+                    f"{str(self.out)!r} has made {self.step} updates, more than steps={options.steps} (--steps): give "
+                    f"the number in all, not of those to come"
+                )
             if self.accelerator.is_main_process:
                 self.log.cut(self.step)
         elif (self.out / STATE).exists():
@@ -177,6 +186,7 @@ class Trainer:
                         raise FloatingPointError(
                             f"the loss is not finite near update {self.step}: lower the learning rate"
                         )
+                    self._warn_of_overflows(len(recent))
                     average = recent[0] if math.isnan(average) else average
                     for value in recent:
                         average += 0.01 * (value - average)
@@ -220,14 +230,27 @@ class Trainer:
                 self.accelerator.backward(loss)
             total += loss.detach()
         # One number that overflowed would make an infinite norm, by which clipping divides: all weights would be lost.
-        for parameter in self.network.parameters():
-            if parameter.grad is not None:
-                parameter.grad.nan_to_num_(0.0, 0.0, 0.0)
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        self._overflows += ~torch.stack([gradient.sum() for gradient in gradients]).isfinite().all()
+        for gradient in gradients:
+            gradient.nan_to_num_(0.0, 0.0, 0.0)
         self.accelerator.clip_grad_norm_(self.network.parameters(), o.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update(self.network, self.step)
         return self.accelerator.reduce(total, "mean") if self.accelerator.num_processes > 1 else total
+
+    def _warn_of_overflows(self, updates: int) -> None:
+        """One update that lost a gradient does no harm; a training that loses them again and again learns little."""
+        lost, self._overflows = int(self._overflows), torch.zeros_like(self._overflows)
+        if lost > MOST_OVERFLOWS * updates and self.accelerator.is_main_process and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"in {lost} of the last {updates} updates, up to number {self.step}, gradients were not finite and "
+                f"parts of them were left out: lower the learning rate, or train in fp32",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
     @contextmanager
     def _dropping_out(self, generator: torch.Generator) -> Iterator[None]:

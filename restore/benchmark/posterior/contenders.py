@@ -10,6 +10,7 @@ from torch import Tensor
 from restore.benchmark.posterior.problems import KnownProblem
 from restore.methods import as_method, name_and_options
 from restore.methods.base import Method
+from restore.methods.naming import is_auto
 from restore.solve import solve, suited
 
 
@@ -48,7 +49,7 @@ def method_contender(text: str | Method) -> Contender:
     if isinstance(text, Method):
         method, label = text, text.name
     else:
-        if name_and_options(text)[0].lower() == "auto":
+        if is_auto(name_and_options(text)[0]):
             raise ValueError(
                 "'auto' chooses a method for each problem: name the method to be measured, such as mmps or dps"
             )
