@@ -196,6 +196,12 @@ def test_numbers_below_one_are_refused_by_name(pictures, capsys, option):
     assert f"argument {option}: must be at least 1, not 0" in capsys.readouterr().err
 
 
+def test_a_photograph_is_no_kernel(pictures, capsys):
+    assert main(["deblur", "img.png", "--kernel", "img.png"]) == 2
+    assert "'img.png' is in colour: a kernel is a grey picture of a blurred point" in capsys.readouterr().err
+    assert not list(Path().glob("img-*"))
+
+
 def test_draws_of_one_picture_are_no_samples(pictures, capsys):
     assert main(["colorize", "img.png", "--draws", "2", "--samples", "3"]) == 2
     assert "--samples how many draws are shown as they are: give one of the two" in capsys.readouterr().err

@@ -7,6 +7,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+#: What the channels of a grey picture may differ by, where white is 255: JPEG's rounding, and a scanner's tint.
+TINT = 48
 #: A mask that asks for more than this share of a picture, in wide areas, was probably meant the other way round.
 MOST_FILLED = 0.6
 
@@ -85,9 +87,27 @@ def deblur(args: argparse.Namespace) -> None:
     from restore.tasks import deblur as task
 
     image = read_image(args.image)
-    kernel = gaussian_kernel(args.sigma) if args.kernel is None else read_image(args.kernel, mode="L") / 255.0
+    kernel = gaussian_kernel(args.sigma) if args.kernel is None else read_kernel(args.kernel)
     results = task(image, kernel, noise=told_noise(args) * full_scale(image), **settings(args))
     write_results(args, results, {"blurred": image}, "deblurred")
+
+
+def read_kernel(path: Path) -> Any:
+    """A blur's kernel from its picture, ``(H, W)`` in [0, 1].
+
+    Raises:
+        ValueError: If it is a colour picture, and so no kernel: the picture to be repaired, maybe.
+    """
+    import numpy as np
+
+    from restore.images import read_image
+
+    colours = read_image(path, mode="RGB")
+    if np.ptp(colours, axis=-1).max() > TINT / 255 * full_scale(colours):
+        raise ValueError(
+            f"{str(path)!r} is in colour: a kernel is a grey picture of a blurred point, bright in the middle of black"
+        )
+    return read_image(path, mode="L") / full_scale(colours)
 
 
 def colorize(args: argparse.Namespace) -> None:
