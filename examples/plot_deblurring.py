@@ -104,8 +104,8 @@ show(
 #
 # :func:`restore.deblur` uses DPIR unless told otherwise. SDEdit starts from a picture that was deblurred without the
 # prior, and then forgets the measurement. DPS and MMPS follow gradients through the network, so a step of them costs
-# more; DPS takes one step of steepest descent at every noise level, MMPS a few of conjugate gradients, which a blur
-# needs. A misfit of 1 is what noise alone makes.
+# more; DPS takes one step down the misfit at every noise level, MMPS one of conjugate gradients, which knows how sure
+# the prior is of each pixel. A misfit of 1 is what noise alone makes.
 
 part = blurred[24:120, 24:120]
 common = {"noise": SIGMA, "steps": 40, "seed": 0, "progress": False}

@@ -41,7 +41,7 @@ def find_images(folder: str | Path) -> list[Path]:
     if root.is_file():
         return [root]
     if not root.is_dir():
-        raise FileNotFoundError(f"there is no folder {str(root)!r}; give a folder of pictures to train on")
+        raise FileNotFoundError(f"there is no folder {str(root)!r}; give a folder of pictures")
     paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
     if not paths:
         known = ", ".join(sorted(IMAGE_SUFFIXES))

@@ -73,7 +73,8 @@ def run(args: argparse.Namespace) -> None:
     if args.posterior:
         if args.folder is not None:
             raise ValueError("--posterior makes its own problems: leave the folder out")
-        if args.tasks or args.limit or args.calls or args.samples != 1 or args.prior != "photo":
+        others = (args.tasks, args.limit, args.calls, args.device)
+        if any(others) or (args.samples, args.prior, args.size) != (1, "photo", 256):
             raise ValueError(
                 f"--posterior takes --methods, {', '.join(map(_flag, KNOWN))}, --seed, --output and --quiet alone"
             )

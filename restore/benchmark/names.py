@@ -63,9 +63,23 @@ def parse(text: str | Method) -> Spec:
         raise TypeError(
             f"{name} has no option {unknown[0]!r}; its options are {', '.join(able) or 'none at all'}"
         )
+    if tool is not None:
+        _check_kinds(name, tool, options)
     if name == COLORIZE and not is_auto(options.get("method")):
         as_method(options["method"])
     return Spec(name, options)
+
+
+def _check_kinds(name: str, tool: Callable[..., Any], options: dict[str, Any]) -> None:
+    """Refuses what is no number, or no whole one, for an option that is one, before anything is run."""
+    for option in own_options(tool):
+        kind, value = str(option.annotation), options.get(option.name, option.default)
+        if value is option.default or not ("int" in kind or "float" in kind):
+            continue
+        fits = isinstance(value, int | float if "float" in kind else int) and not isinstance(value, bool)
+        if not fits:
+            what = "a number" if "float" in kind else "a whole number"
+            raise TypeError(f"{name}: {option.name} is {what}, not {value!r}")
 
 
 def own_options(tool: Callable[..., Any]) -> list[inspect.Parameter]:

@@ -79,7 +79,8 @@ def pictures(
 
     Raises:
         FileNotFoundError: If there is no such folder, or no picture in it, or no such prior.
-        ValueError: If a task or method is not known, a picture is smaller than ``size``, or a number makes no sense.
+        ValueError: If a task or method is not known, no method is for any of the tasks, a picture is smaller than
+            ``size``, or a number makes no sense.
         TypeError: If a method has no such option.
 
     Example:
@@ -94,6 +95,8 @@ def pictures(
     for name, value in (("samples", samples), ("limit", limit), *(("calls", n) for n in calls)):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, not {value}")
+    if seed < 0:
+        raise ValueError(f"seed must be a whole number of at least 0, not {seed}")
     if size % 4 or size < 32:
         raise ValueError(f"size must be a multiple of 4 and at least 32, not {size}")
     specs, chosen = [parse(method) for method in methods], chosen_tasks(tasks)
@@ -118,12 +121,15 @@ def pictures(
     identities, code = {id(one): fingerprint(one) for one in (counted, colours)}, code_version()
     resources = Resources(counted, colours, samples, tuple(calls), where)
     first, first_truth = next(iter(truths.items()))
-    plan = []
+    plan, reasons = [], []
     for task in chosen:
         able, left_out = contenders(specs, measure(task, first_truth, first, seed), resources)
         plan.append((task, able))
+        reasons += left_out
         if progress and left_out:
             print("left out:", "; ".join(left_out), file=sys.stderr)
+    if not any(able for _, able in plan):
+        raise ValueError(f"there is nothing to run: {'; '.join(reasons)}")
 
     ledger = Ledger(None if place is None else place / "results.csv")
     results: list[Result] = []
