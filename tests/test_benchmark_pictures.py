@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import math
 
 import numpy as np
@@ -170,6 +171,39 @@ def test_the_default_is_what_auto_chooses(folder, prior):
         pictures(folder, prior, ["auto:zeta=1"], ["x4"], **QUICK)
 
 
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("telea:radius=x", "telea: radius is a number, not 'x'"),
+        ("nlm:patch_size=2.5", "nlm: patch_size is a whole number, not 2.5"),
+        ("wiener:balance=True", "wiener: balance is a number, not True"),
+        ("deepinv-dps:steps=x", "deepinv-dps: steps is a whole number, not 'x'"),
+    ],
+)
+def test_options_that_are_no_numbers_are_refused_by_name(folder, prior, method, message):
+    with pytest.raises(TypeError, match=message):
+        pictures(folder, prior, [method], **QUICK)
+    assert pictures(folder, prior, ["wiener:balance=none"], ["blur"], limit=1, **QUICK)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, True])
+def test_a_seed_is_a_whole_number(folder, prior, seed):
+    with pytest.raises(ValueError, match=f"seed must be a whole number of at least 0, not {seed}"):
+        pictures(folder, prior, ["telea"], ["box"], seed=seed, **QUICK)
+
+
+def test_two_priors_in_a_task_are_told_apart_and_one_is_not_named(folder, prior, tmp_path):
+    """A task that is done by a prior of its own, as colours are, says nothing new of the others."""
+    (one,) = pictures(folder, prior, ["ddnm:steps=2"], ["box"], limit=1, **QUICK)
+    (colour,) = pictures(folder, prior, ["ddnm:steps=2"], ["colour"], limit=1, **QUICK)
+    other = dataclasses.replace(colour, prior="other")
+    assert "(" not in markdown([one, other]).partition("\n")[2]
+    table = markdown([one, dataclasses.replace(one, prior="other", method="ddnm:steps=3"), other])
+    assert f"| ddnm:steps=2 ({one.prior}) |" in table
+    assert "| ddnm:steps=3 (other) |" in table
+    assert "| colourisation | ddnm:steps=2 |" in table
+
+
 def test_the_default_for_colours_is_the_repair(folder, prior):
     named = ["colorize:draws=2,steps=3", "colorize:draws=2,method=auto"]
     results = pictures(folder, prior, ["default", *named], ["colour"], limit=1, **QUICK)
@@ -178,7 +212,8 @@ def test_the_default_for_colours_is_the_repair(folder, prior):
     (one,) = pictures(folder, prior, ["default"], ["colour"], limit=1, samples=2, **QUICK)
     assert one.method.startswith("diffpir")  # The mean of two draws is asked for.
     for asked in ({"samples": 2}, {"calls": [20]}):
-        assert pictures(folder, prior, ["colorize"], ["colour"], limit=1, **QUICK, **asked) == []
+        with pytest.raises(ValueError, match="nothing to run: colorize on colour: it makes one picture"):
+            pictures(folder, prior, ["colorize"], ["colour"], limit=1, **QUICK, **asked)
     with pytest.raises(ValueError, match="unknown method 'nope'"):
         pictures(folder, prior, ["colorize:method=nope"], ["colour"], limit=1, **QUICK)
 

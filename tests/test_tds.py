@@ -268,6 +268,11 @@ def test_tds_draws_from_the_posterior():
 # ------------------------------------------------------------------------------ in a batch
 
 
+#: The weights of particles make up to 4e-4 of float32's rounding, which differs with a batch's size and the processor;
+#: another particle would be another by .1.
+ROUNDING = 1e-3
+
+
 def solved(y, noise, seed, **options):
     return restore.solve(
         y,
@@ -283,18 +288,16 @@ def solved(y, noise, seed, **options):
 
 
 def test_a_result_does_not_depend_on_batch_samples_or_parts(monkeypatch):
-    # The weights of particles make up to 4e-4 of float32's rounding, which differs with a batch's size and the
-    # processor; another particle would be another by .1.
     y, noise, seeds = torch.randn(3, 1, 2, 2), [0.4, 0.8, 0.2], [7, 8, 9]
     together = solved(y, noise, seeds, samples=3)
     for i in range(3):
         alone = solved(y[i], noise[i], seeds[i], samples=1)
-        torch.testing.assert_close(together[0, i], alone[0], atol=1e-3, rtol=0)
+        torch.testing.assert_close(together[0, i], alone[0], atol=ROUNDING, rtol=0)
     # Two draws, of five particles and four pixels, at once; of a closed form, four times as many as of a network.
     monkeypatch.setitem(restore.memory.PIXELS_AT_ONCE, "cpu", 10)
     states = []
     parts = solved(y, noise, seeds, samples=3, callback=states.append)
-    torch.testing.assert_close(parts, together, atol=1e-3, rtol=0)
+    torch.testing.assert_close(parts, together, atol=ROUNDING, rtol=0)
     assert [state.draws for state in states[::10]] == [range(i, min(i + 2, 9)) for i in range(0, 9, 2)]
 
 
@@ -331,7 +334,7 @@ def test_particles_in_parts_are_the_particles_at_once(twist, monkeypatch):
     monkeypatch.setitem(restore.memory.PIXELS_AT_ONCE, "cpu", 3)  # states of four pixels, of a closed form
     parts = results()
     assert set(batches) == {3, 2}
-    torch.testing.assert_close(parts, together, atol=1e-3, rtol=0)
+    torch.testing.assert_close(parts, together, atol=ROUNDING, rtol=0)
 
 
 @pytest.mark.parametrize(("twist", "passes"), [("dps", 1), ("pigdm", 1), ("tmpd", 2), ("mmps", 4)])

@@ -179,7 +179,7 @@ def _lacking(spec: Spec, example: Measurement, resources: Resources) -> str:
     if isinstance(resources.prior, ColourPrior) and spec.name not in CLASSICAL:
         if spec.name != COLORIZE:
             return "the prior is of colours for a luma"
-        if "method" in spec.options:
+        if not is_auto(spec.options.get("method")):
             return "the prior is of colours for a luma, whose draws need no method"
     if spec.name in PEERS and not peers_installed():
         return "the package deepinv is not installed"

@@ -41,7 +41,7 @@ def parse(text: str | Method) -> Spec:
 
     Raises:
         ValueError: If nothing has that name, or an option has no value.
-        TypeError: If it has no such option.
+        TypeError: If it has no such option, or one that is a number is given a word.
 
     Example:
         >>> parse("ddnm:steps=50,eta=0.85").options
@@ -64,13 +64,13 @@ def parse(text: str | Method) -> Spec:
             f"{name} has no option {unknown[0]!r}; its options are {', '.join(able) or 'none at all'}"
         )
     if tool is not None:
-        _check_kinds(name, tool, options)
+        _check_numbers(name, tool, options)
     if name == COLORIZE and not is_auto(options.get("method")):
         as_method(options["method"])
     return Spec(name, options)
 
 
-def _check_kinds(name: str, tool: Callable[..., Any], options: dict[str, Any]) -> None:
+def _check_numbers(name: str, tool: Callable[..., Any], options: dict[str, Any]) -> None:
     """Refuses what is no number, or no whole one, for an option that is one, before anything is run."""
     for option in own_options(tool):
         kind, value = str(option.annotation), options.get(option.name, option.default)

@@ -160,11 +160,10 @@ def markdown(results: Sequence[Result]) -> str:
         results: What :func:`restore.benchmark.pictures` returned, or :func:`read_results`.
     """
     groups: dict[tuple[str, ...], list[Result]] = {}
-    # Two priors in a table are told apart where they did the same: each may have tasks of its own.
-    priors: dict[tuple[str, str], set[str]] = {}
+    # Priors are told apart where a task was done by several: one may be for a task of its own.
+    priors: dict[str, set[str]] = {}
     for r in results:
-        priors.setdefault((r.task, r.title), set()).add(r.prior)
-    for r in results:
+        priors.setdefault(r.task, set()).add(r.prior)
         groups.setdefault((r.task, r.title, r.settings, r.prior, r.device, str(r.size)), []).append(r)
     perceptual = any(r.lpips is not None for r in results)
     head = [
@@ -181,7 +180,7 @@ def markdown(results: Sequence[Result]) -> str:
     rows = [head, ["---"] * 2 + ["---:"] * (len(head) - 2)]
     for group in groups.values():
         first = group[0]
-        alone = len(priors[first.task, first.title]) == 1
+        alone = len(priors[first.task] - {""}) < 2 or not first.prior
         name = first.title if alone else f"{first.title} ({first.prior})"
         known = [r.lpips for r in group if r.lpips is not None]
         rows.append(

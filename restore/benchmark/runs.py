@@ -81,7 +81,7 @@ def pictures(
         FileNotFoundError: If there is no such folder, or no picture in it, or no such prior.
         ValueError: If a task or method is not known, no method is for any of the tasks, a picture is smaller than
             ``size``, or a number makes no sense.
-        TypeError: If a method has no such option.
+        TypeError: If a method has no such option, or one that is a number is given a word.
 
     Example:
         >>> import tempfile
@@ -95,7 +95,7 @@ def pictures(
     for name, value in (("samples", samples), ("limit", limit), *(("calls", n) for n in calls)):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, not {value}")
-    if seed < 0:
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"seed must be a whole number of at least 0, not {seed}")
     if size % 4 or size < 32:
         raise ValueError(f"size must be a multiple of 4 and at least 32, not {size}")

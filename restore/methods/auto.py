@@ -32,9 +32,9 @@ def choose(
        has to be invented, and its draws have the most texture.
     4. One picture from a mask with narrow holes, a blur or a reduction: DPIR, which comes nearest to the truth, in the
        fewest calls, and has no draws. It takes 40 calls for a mask, 20 for the others.
-    5. All else: DiffPIR with all noise fresh, the best of those that draw without a gradient. It takes 100 calls for a
-       mask, which still gains from them (and gives way to DPS below 30), 50 for other operators, and 30 where one
-       without a closed form makes every step slower.
+    5. All else: DiffPIR with all noise fresh, of those that draw without a gradient the best for masks, and near the
+       best for others. It takes 100 calls for a mask, which still gains from them (and gives way to DPS below 30), 50
+       for other operators, and 30 where one without a closed form makes every step slower.
 
     Of a mask for several pictures, the widest hole decides; ``solve`` asks for every picture by itself.
 

@@ -21,6 +21,7 @@ from restore.checkpoint import load_prior
 from restore.images import to_batch
 from restore.methods import REGISTRY, as_method, options_of
 from restore.methods.base import Method, Problem
+from restore.methods.naming import is_auto
 from restore.prior import BasePrior, Prior
 from restore.quality import judge
 from restore.randomness import Randomness
@@ -127,7 +128,7 @@ def solve(
     count = whole_number(samples, "samples") if samples is not None else 1
     batch, layout = to_batch(y, check_range=False, name="y")
     images = len(batch)
-    if isinstance(method, str) and method.lower() == "auto":
+    if isinstance(method, str) and is_auto(method):
         if options or sampler is not None:
             given = ", ".join([*options, *(["sampler"] if sampler is not None else [])])
             raise TypeError(f"method='auto' chooses its settings itself: leave {given} out, or name a method")

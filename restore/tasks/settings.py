@@ -41,7 +41,7 @@ def solved(
     y: Tensor, operator: Operator, method: str | Method | None, samples: int | None, **settings: Any
 ) -> Tensor:
     """The draws of each picture one after the other, ``(n B, C, H, W)``; without ``samples``, one picture each."""
-    x: Tensor = solve(y, operator, method or "auto", samples=samples, **settings)
+    x: Tensor = solve(y, operator, "auto" if method is None else method, samples=samples, **settings)
     return x if samples is None else x.flatten(0, 1)
 
 

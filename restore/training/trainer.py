@@ -32,8 +32,8 @@ from restore.training.state import LOG, STATE, Log, load_state, save_state
 SPECTRUM_CROPS = 2000
 #: Pictures whose channels differ by less from their luma, in [-1, 1], have no colours.
 GREY = 0.03
-#: The share of updates with overflowing gradients above which a training is warned of them.
-MOST_OVERFLOWS = 0.1
+#: Of how many updates gradients that overflow are counted, and above which share of them a person is told.
+WATCHED, MOST_OVERFLOWS = 50, 0.1
 
 
 class Trainer:
@@ -113,6 +113,7 @@ class Trainer:
         )
         self.network, self.ema = network, EMA(network, options.ema)
         self._overflows, self._warned = torch.zeros((), dtype=torch.long, device=self.device), False
+        self._watched = 0
         self.step, self.log = 0, Log(self.out / LOG)
         if resume:
             state = (self.network, self.ema, self.optimizer, options, self.schedule)
@@ -242,12 +243,16 @@ class Trainer:
 
     def _warn_of_overflows(self, updates: int) -> None:
         """One update that lost a gradient does no harm; a training that loses them again and again learns little."""
-        lost, self._overflows = int(self._overflows), torch.zeros_like(self._overflows)
-        if lost > MOST_OVERFLOWS * updates and self.accelerator.is_main_process and not self._warned:
+        self._watched += updates
+        if self._watched < WATCHED or self._warned:
+            return
+        lost, watched = int(self._overflows), self._watched
+        self._overflows, self._watched = torch.zeros_like(self._overflows), 0
+        if lost > MOST_OVERFLOWS * watched and self.accelerator.is_main_process:
             self._warned = True
             warnings.warn(
-                f"in {lost} of the last {updates} updates, up to number {self.step}, gradients were not finite and "
-                f"parts of them were left out: lower the learning rate, or train in fp32",
+                f"in {lost} of the last {watched} updates, up to number {self.step}, gradients were not finite and "
+                f"parts of them were left out: lower the learning rate{', or train in fp32' if self.bf16 else ''}",
                 RuntimeWarning,
                 stacklevel=3,
             )

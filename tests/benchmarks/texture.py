@@ -1,6 +1,6 @@
 """How much texture fills a hole: contrasts between near pixels in the box, beside those of the truth.
 
-    python tests/benchmarks/texture.py PICTURES [--methods biharmonic dps diffpir] [--limit 8]
+    python tests/benchmarks/texture.py PICTURES [--methods biharmonic dps diffpir] [--size 256] [--limit 8]
 
 The task is ``box`` of ``restore benchmark``. For pixels of the hole that are 1, 2 and 4 apart, in rows and in columns,
 the root mean square of their differences is divided by that of the truth; means over the pictures. 1 is as much
@@ -33,14 +33,15 @@ def contrast(x: Tensor, apart: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, help="of pictures")
     parser.add_argument(
         "--methods", nargs="+", default=["biharmonic", "telea", "default", "diffpir:zeta=1.0"]
     )
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--limit", type=int)
     args = parser.parse_args()
-    truths = {p.relative_to(args.folder).as_posix(): centre(p, args.size) for p in find_images(args.folder)}
+    paths = find_images(args.folder)[: args.limit]
+    truths = {p.relative_to(args.folder).as_posix(): centre(p, args.size) for p in paths}
     ratios: dict[str, list[list[float]]] = {}
     with tempfile.TemporaryDirectory() as place:
         options = {"size": args.size, "limit": args.limit, "output": place}
