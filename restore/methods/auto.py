@@ -29,7 +29,7 @@ def choose(
     1. An operator that is not linear, or noise that is not Gaussian: DPS, which needs nothing but a gradient.
     2. A measurement of at most 64 numbers: MMPS, whose draws come nearest to the posterior.
     3. A mask with a wide hole (a pixel with nothing measured within 8 pixels to all sides): DPS, for what fills it
-       has to be invented, and its draws have the most texture.
+       has to be invented, and its draws have texture at little loss.
     4. One picture from a mask with narrow holes, a blur or a reduction: DPIR, which comes nearest to the truth, in the
        fewest calls, and has no draws. It takes 40 calls for a mask, 20 for the others.
     5. All else: DiffPIR with all noise fresh, of those that draw without a gradient the best for masks, and near the
