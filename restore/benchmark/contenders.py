@@ -175,14 +175,14 @@ def _lacking(spec: Spec, example: Measurement, resources: Resources) -> str:
     if spec.name in CLASSICAL and spec.name not in task.classical:
         return f"it is for {', '.join(name for name, t in TASKS.items() if spec.name in t.classical)}"
     if spec.name in CLASSICAL and not installed(spec.name):
-        return f"the package {spec.name} is not installed"
+        return f'the package {spec.name} is not installed (pip install ".[bench]")'
     if isinstance(resources.prior, ColourPrior) and spec.name not in CLASSICAL:
         if spec.name != COLORIZE:
             return "the prior is of colours for a luma"
         if not is_auto(spec.options.get("method")):
             return "the prior is of colours for a luma, whose draws need no method"
     if spec.name in PEERS and not peers_installed():
-        return "the package deepinv is not installed"
+        return 'the package deepinv is not installed (pip install ".[bench]")'
     if spec.name == ONE_CALL and task.repair is not None:
         return "one call of the prior undoes noise alone"
     if spec.name == COLORIZE and task.repair != COLORIZE:

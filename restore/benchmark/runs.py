@@ -126,10 +126,10 @@ def pictures(
         able, left_out = contenders(specs, measure(task, first_truth, first, seed), resources)
         plan.append((task, able))
         reasons += left_out
-        if progress and left_out:
-            print("left out:", "; ".join(left_out), file=sys.stderr)
     if not any(able for _, able in plan):
         raise ValueError(f"there is nothing to run: {'; '.join(reasons)}")
+    if progress and reasons:
+        print("left out:", "; ".join(reasons), file=sys.stderr)
 
     ledger = Ledger(None if place is None else place / "results.csv")
     results: list[Result] = []

@@ -101,7 +101,8 @@ def load_state(
             + [f"{k} was {before[k]} and is no longer an option" for k in gone]
         )
         raise ValueError(
-            f"cannot go on exactly with other options ({told}): start anew from the saved prior instead"
+            f"cannot go on exactly with other options ({told}): give them as they were, or start anew from the "
+            f"saved prior (init=, --init)"
         )
 
     def part(prefix: str) -> dict[str, Tensor]:
