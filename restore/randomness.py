@@ -64,13 +64,13 @@ class Randomness:
         if seed is None:
             per_image = [secrets.randbits(62) for _ in range(images)]
         elif isinstance(seed, Sequence) and not isinstance(seed, (str, bytes)):
-            per_image = [_whole(s) for s in seed]
+            per_image = [whole_seed(s) for s in seed]
             if len(per_image) != images:
                 raise ValueError(
                     f"got {len(per_image)} seeds for {images} images: give one seed, or one per image"
                 )
         else:
-            per_image = [_whole(seed)] * images
+            per_image = [whole_seed(seed)] * images
         return cls([stream_seed(s, draw) for draw in range(samples) for s in per_image], device)
 
     def __len__(self) -> int:
@@ -102,7 +102,13 @@ class Randomness:
         return self.normal(x.shape[1:]).to(x)
 
 
-def _whole(seed: object) -> int:
+def whole_seed(seed: object) -> int:
+    """A seed, as a number of Python's own.
+
+    Raises:
+        TypeError: If it is not a whole number.
+        ValueError: If it is negative.
+    """
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
         raise TypeError(f"a seed is a whole number of at least 0, not {seed!r}")
     if seed < 0:

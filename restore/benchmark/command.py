@@ -7,6 +7,16 @@ from pathlib import Path
 
 #: What only ``--posterior`` takes, by the names of :func:`restore.benchmark.posterior.run_posterior`.
 KNOWN = ("protocols", "draws", "problems", "dimensions", "steps")
+#: What pictures alone can be told, and what holds where nothing is.
+OF_PICTURES = {
+    "prior": "photo",
+    "tasks": None,
+    "size": 256,
+    "limit": None,
+    "samples": 1,
+    "calls": (),
+    "device": None,
+}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +45,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     known.add_argument(
         "--steps", type=int, help="steps of every method (default: 200 for the Gaussian; each method's own)"
     )
-    parser.add_argument("--prior", default="photo", help="name or folder of the prior (default: photo)")
+    parser.add_argument("--prior", help="name or folder of the prior (default: photo)")
     parser.add_argument(
         "--methods",
         nargs="+",
@@ -43,13 +53,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="methods, classical tools or peers, as ddnm:steps=50,eta=0.85 (default: classical default)",
     )
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help="names of tasks (default: all)")
-    parser.add_argument("--size", type=int, default=256, help="side of the pictures' centres (default: 256)")
+    parser.add_argument("--size", type=int, help="side of the pictures' centres (default: 256)")
     parser.add_argument("--limit", type=int, help="number of pictures (default: all)")
-    parser.add_argument("--samples", type=int, default=1, help="number of draws to average (default: 1)")
+    parser.add_argument("--samples", type=int, help="number of draws to average (default: 1)")
     parser.add_argument(
         "--calls",
         type=_numbers,
-        default=(),
         help="run every method at these numbers of network calls, e.g. 20,50,100",
     )
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
@@ -63,6 +72,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.set_defaults(**OF_PICTURES)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -73,8 +83,7 @@ def run(args: argparse.Namespace) -> None:
     if args.posterior:
         if args.folder is not None:
             raise ValueError("--posterior makes its own problems: leave the folder out")
-        others = (args.tasks, args.limit, args.calls, args.device)
-        if any(others) or (args.samples, args.prior, args.size) != (1, "photo", 256):
+        if any(getattr(args, name) != usual for name, usual in OF_PICTURES.items()):
             raise ValueError(
                 f"--posterior takes --methods, {', '.join(map(_flag, KNOWN))}, --seed, --output and --quiet alone"
             )

@@ -10,7 +10,7 @@ from typing import Any
 from restore.benchmark.classical import CLASSICAL
 from restore.benchmark.peers import PEERS
 from restore.methods import REGISTRY, Method, as_method, name_and_options
-from restore.methods.naming import is_auto
+from restore.methods.naming import check_kind, is_auto
 from restore.tasks import colorize
 
 #: One call of the prior: its estimate of the clean picture at the noise of the measurement.
@@ -63,23 +63,13 @@ def parse(text: str | Method) -> Spec:
         raise TypeError(
             f"{name} has no option {unknown[0]!r}; its options are {', '.join(able) or 'none at all'}"
         )
-    if tool is not None:
-        _check_numbers(name, tool, options)
+    for option in [] if tool is None else own_options(tool):
+        # What is left out, or none where that is the default, is its own.
+        if (value := options.get(option.name, option.default)) is not option.default:
+            check_kind(f"{name}: {option.name}", str(option.annotation).removesuffix(" | None"), value)
     if name == COLORIZE and not is_auto(options.get("method")):
         as_method(options["method"])
     return Spec(name, options)
-
-
-def _check_numbers(name: str, tool: Callable[..., Any], options: dict[str, Any]) -> None:
-    """Refuses what is no number, or no whole one, for an option that is one, before anything is run."""
-    for option in own_options(tool):
-        kind, value = str(option.annotation), options.get(option.name, option.default)
-        if value is option.default or not ("int" in kind or "float" in kind):
-            continue
-        fits = isinstance(value, int | float if "float" in kind else int) and not isinstance(value, bool)
-        if not fits:
-            what = "a number" if "float" in kind else "a whole number"
-            raise TypeError(f"{name}: {option.name} is {what}, not {value!r}")
 
 
 def own_options(tool: Callable[..., Any]) -> list[inspect.Parameter]:

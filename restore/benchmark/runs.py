@@ -28,6 +28,7 @@ from restore.images import read_image, to_batch, write_image
 from restore.methods import Method
 from restore.metrics import data_misfit, lpips, lpips_available, psnr, ssim
 from restore.prior import BasePrior, Prior
+from restore.randomness import whole_seed
 from restore.solve.parts import device_for
 
 #: The prior in the package; its colours of grey pictures are from another one, as those of ``restore.colorize``.
@@ -81,7 +82,8 @@ def pictures(
         FileNotFoundError: If there is no such folder, or no picture in it, or no such prior.
         ValueError: If a task or method is not known, no method is for any of the tasks, a picture is smaller than
             ``size``, or a number makes no sense.
-        TypeError: If a method has no such option, or one that is a number is given a word.
+        TypeError: If a method has no such option, one that is a number is given a word, or the seed is not a whole
+            number.
 
     Example:
         >>> import tempfile
@@ -95,8 +97,7 @@ def pictures(
     for name, value in (("samples", samples), ("limit", limit), *(("calls", n) for n in calls)):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, not {value}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"seed must be a whole number of at least 0, not {seed}")
+    seed = whole_seed(seed)
     if size % 4 or size < 32:
         raise ValueError(f"size must be a multiple of 4 and at least 32, not {size}")
     specs, chosen = [parse(method) for method in methods], chosen_tasks(tasks)

@@ -102,12 +102,13 @@ def read_kernel(path: Path) -> Any:
 
     from restore.images import read_image
 
-    colours = read_image(path, mode="RGB")
-    if np.ptp(colours, axis=-1).max() > TINT / 255 * full_scale(colours):
+    pixels = read_image(path)
+    if pixels.ndim == 3 and np.ptp(pixels, axis=-1).max() > TINT / 255 * full_scale(pixels):
         raise ValueError(
             f"{str(path)!r} is in colour: a kernel is a grey picture of a blurred point, bright in the middle of black"
         )
-    return read_image(path, mode="L") / full_scale(colours)
+    grey = pixels if pixels.ndim == 2 else read_image(path, mode="L")
+    return grey / full_scale(pixels)
 
 
 def colorize(args: argparse.Namespace) -> None:

@@ -20,7 +20,7 @@ from restore.methods.dpir import DPIR
 from restore.methods.dps import DPS
 from restore.methods.mcg import MCG
 from restore.methods.mmps import MMPS
-from restore.methods.naming import is_auto, name_and_options
+from restore.methods.naming import check_kind, is_auto, name_and_options
 from restore.methods.pigdm import PiGDM
 from restore.methods.red_diff import REDDiff
 from restore.methods.repaint import RePaint
@@ -152,18 +152,8 @@ def as_method(method: str | Method, **options: Any) -> Method:
         raise TypeError(f"{name} has no option {unknown[0]!r}; its options are {listed or 'none'}{hint}")
     for option in fields(cls):
         if option.name in options:
-            _check_kind(f"{name}'s {option.name}", str(option.type), options[option.name])
+            check_kind(f"{name}'s {option.name}", str(option.type), options[option.name])
     return cls(**options)
-
-
-def _check_kind(what: str, kind: str, given: Any) -> None:
-    """Refuses what is of no use as an option, such as a word in place of a number; ``kind`` is its annotation."""
-    fraction = isinstance(given, float) and kind.startswith("int")
-    if "str" in kind or not (fraction or isinstance(given, (str, list, tuple, dict, set, complex))):
-        return
-    words = {"bool": "true or false", "int": "a whole number", "float": "a number"}
-    expected = " or ".join(words.get(part, part.lower()) for part in kind.split(" | "))
-    raise TypeError(f"{what} is {expected}, not {given!r}")
 
 
 class _Methods(ModuleType):

@@ -36,6 +36,21 @@ def name_and_options(text: str) -> tuple[str, dict[str, Any]]:
     return name.strip(), options
 
 
+def check_kind(what: str, kind: str, given: Any) -> None:
+    """Refuses what is of no use as an option, such as a word in place of a number; ``kind`` is its annotation."""
+    number = "int" in kind or "float" in kind
+    fraction = isinstance(given, float) and kind.startswith("int")
+    flag = number and isinstance(given, bool) and "bool" not in kind
+    nothing = number and given is None and "None" not in kind
+    if "str" in kind or not (
+        fraction or flag or nothing or isinstance(given, (str, list, tuple, dict, set, complex))
+    ):
+        return
+    words = {"bool": "true or false", "int": "a whole number", "float": "a number"}
+    expected = " or ".join(words.get(part, part.lower()) for part in kind.split(" | "))
+    raise TypeError(f"{what} is {expected}, not {given!r}")
+
+
 def _value(text: str) -> Any:
     """A number, True, False or None, or a word in quotation marks; anything else is a word."""
     words = {"true": True, "false": False, "none": None}

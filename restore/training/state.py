@@ -77,7 +77,7 @@ def load_state(
 
     Raises:
         FileNotFoundError: If there is none.
-        ValueError: If it is of another network, schedule or other options.
+        ValueError: If it is of another network, schedule or other options, or has more updates than are to be made.
     """
     from safetensors.torch import load_file
 
@@ -87,6 +87,12 @@ def load_state(
     if Schedule.from_config(about["schedule"]) != schedule:
         raise ValueError(
             f"{str(path)!r} is the state of a training with another schedule: {about['schedule']}"
+        )
+    step = int(about["step"])
+    if step > options.steps:
+        raise ValueError(
+            f"{str(path.parent)!r} has made {step} updates, more than steps={options.steps} (--steps): give the number "
+            f"in all, not of those to come"
         )
     # A training that is older than an option went on as that option's default does.
     before = {f.name: f.default for f in fields(options) if f.default is not MISSING} | about["options"]
@@ -108,7 +114,6 @@ def load_state(
     def part(prefix: str) -> dict[str, Tensor]:
         return {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
 
-    step = int(about["step"])
     network.load_state_dict(part("network."))
     ema.network.load_state_dict(part("ema."))
     first, second = part("exp_avg."), part("exp_avg_sq.")

@@ -118,11 +118,6 @@ class Trainer:
         if resume:
             state = (self.network, self.ema, self.optimizer, options, self.schedule)
             self.step = load_state(self.out / STATE, *state)
-            if self.step > options.steps:
-                raise ValueError(
-                    f"{str(self.out)!r} has made {self.step} updates, more than steps={options.steps} (--steps): give "
-                    f"the number in all, not of those to come"
-                )
             if self.accelerator.is_main_process:
                 self.log.cut(self.step)
         elif (self.out / STATE).exists():

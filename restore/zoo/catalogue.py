@@ -108,7 +108,7 @@ _ENTRIES = (
     Entry(
         name="photo",
         description="in the package, and the default: small, for a laptop's CPU",
-        trained_on="3,620 photographs, crops of 64 x 64 and 128 x 128",
+        trained_on="3,620 photographs, crops of 64 x 64 to 128 x 128",
         domain="photographs",
         size=14_281_912,
         parameters=7_128_172,
