@@ -41,4 +41,6 @@ RECIPE = [
 ]
 
 if __name__ == "__main__":
-    sys.exit(main(["train", *RECIPE, *sys.argv[1:]], prog="train_prior.py"))
+    # A training that goes on has its options, the recipe or what overrode it, in its state.
+    recipe = [] if "--resume" in sys.argv else RECIPE
+    sys.exit(main(["train", *recipe, *sys.argv[1:]], prog="train_prior.py"))

@@ -901,6 +901,36 @@ def test_train_from_an_interruption(folder, tmp_path, small_default):
     assert entries(tmp_path / "cut") == entries(tmp_path / "whole")
 
 
+def test_a_resumed_training_has_the_options_it_had(folder, tmp_path, small_default):
+    options = {**SHORT, "crop": "16,32", "learning_rate": 3e-4, "flip": False, "seed": 5, "validate_every": 0}
+    whole = restore.train(folder, tmp_path / "whole", **options)
+    with from_batch(3, interrupt), pytest.raises(KeyboardInterrupt):
+        restore.train(folder, tmp_path / "cut", **{**options, "save_every": 1})
+    few = {"device": "cpu", "progress": False, "resume": True}
+    resumed = restore.train(folder, tmp_path / "cut", **few)
+    assert_same(resumed.network.state_dict(), whole.network.state_dict())
+    with pytest.raises(ValueError, match=r"learning_rate was 0\.0003 and is 0\.001"):
+        restore.train(folder, tmp_path / "cut", learning_rate=1e-3, **few)
+    more = restore.train(folder, tmp_path / "cut", steps=5, **few)
+    assert entries(tmp_path / "cut")[:4] == entries(tmp_path / "whole")
+    assert any(
+        not torch.equal(v, more.network.state_dict()[k]) for k, v in resumed.network.state_dict().items()
+    )
+
+
+def test_the_command_goes_on_without_saying_the_options_again(folder, tmp_path, small_default, capsys):
+    from restore.cli import main
+
+    run = ["train", str(folder), "-o", str(tmp_path / "out"), "--quiet", "--device", "cpu"]
+    options = ["--colours", "--crop", "16", "--batch", "2", "--warmup", "1", "--validate-every", "0"]
+    assert main([*run, *options, "--steps", "1"]) == 0
+    assert main([*run, "--resume", "--steps", "2"]) == 0
+    assert capsys.readouterr().out.count("give it to restore colorize as --prior") == 2
+    assert [step for step, _ in entries(tmp_path / "out")] == [1, 2]
+    assert main([*run, "--resume", "--no-colours"]) == 2
+    assert "is a training of colours: resume it with" in capsys.readouterr().err
+
+
 def test_train_with_dead_leaves_resumes_exactly(folder, tmp_path, small_default):
     options = {**SHORT, "dead_leaves": 0.3, "per_octave": 2, "crop": "16,32", "save_every": 1}
     whole = restore.train(folder, tmp_path / "whole", **options)

@@ -7,12 +7,13 @@ import argparse
 
 def train(args: argparse.Namespace) -> None:
     """Trains a prior on a folder of pictures."""
+    from restore.colours import ColourPrior
     from restore.training import train as run
 
     apart = ("run", "photos", "output", "quiet", "command")
     given = {k: v for k, v in vars(args).items() if k not in apart and v is not None}
-    run(args.photos, args.output, progress=not args.quiet, **given)
-    repair = "restore colorize" if args.colours else "a repair"
+    prior = run(args.photos, args.output, progress=not args.quiet, **given)
+    repair = "restore colorize" if isinstance(prior, ColourPrior) else "a repair"
     print(f"wrote {args.output}: give it to {repair} as --prior {args.output}")
 
 

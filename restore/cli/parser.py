@@ -125,7 +125,9 @@ def training_options(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", type=Path, required=True, help="the folder that the prior is written to"
     )
     parser.add_argument(
-        "--resume", action="store_true", help="go on exactly from the state in the output folder"
+        "--resume",
+        action="store_true",
+        help="go on exactly from the state in the output folder, with the options that it was made with",
     )
     parser.add_argument(
         "--init",

@@ -50,7 +50,9 @@ def train(
         schedule: The noise schedule; that of ``init``, or DDPM's linear one, by default.
         channels: 3 for colour, 1 for grey pictures, where neither ``network`` nor ``init`` tells.
         device: Where to train; a GPU where there is one, by default.
-        resume: Go on exactly from the state in ``out``, with its network and its schedule; ``init`` is not looked at.
+        resume: Go on exactly from the state in ``out``, with its network, its schedule, and all options that are not
+            given again; ``init`` is not looked at. Of options, the number of steps and how often something is saved,
+            sampled or validated may be others than they were.
         progress: Show a bar with the loss.
         config: Written into the prior's ``config.json`` (name, data, licence).
         **options: See :class:`TrainingOptions`, e.g. ``steps=20_000, batch=32``.
@@ -72,6 +74,9 @@ def train(
     unknown = sorted(options.keys() - set(known))
     if unknown:
         raise TypeError(f"unknown training option {unknown[0]!r}; known are {', '.join(known)}")
+    if resume:  # What is not said is as it was; what no longer is an option, load_state refuses.
+        before = read_about(Path(out) / STATE)["options"]
+        options = {k: v for k, v in before.items() if k in known} | options
     chosen = TrainingOptions(**options)
     if (Path(out) / STATE).exists() and not resume:  # Before minutes of decoding pictures.
         raise FileExistsError(
