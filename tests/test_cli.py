@@ -204,7 +204,7 @@ def test_a_photograph_is_no_kernel(pictures, capsys):
 
 def test_draws_of_one_picture_are_no_samples(pictures, capsys):
     assert main(["colorize", "img.png", "--draws", "2", "--samples", "3"]) == 2
-    assert "--samples how many draws are shown as they are: give one of the two" in capsys.readouterr().err
+    assert "how many draws are returned as they are: give one of the two" in capsys.readouterr().err
     assert not list(Path().glob("img-*"))
 
 

@@ -297,6 +297,16 @@ def test_colours_are_found_at_the_size_that_is_asked_for(prior):
             ValueError,
             "whose draws need no method: leave out 'dps'",
         ),
+        (
+            lambda p: restore.colorize(np.zeros((16, 16)), draws=2, samples=3, prior=p, progress=False),
+            ValueError,
+            r"draws=2 \(--draws\) is of how many draws one picture is made, samples=3 .* give one of the two",
+        ),
+        (
+            lambda p: restore.colorize(np.zeros((16, 16)), draws=0, prior=p, progress=False),
+            ValueError,
+            "draws must be a whole number of at least 1, not 0",
+        ),
         (lambda p: p.with_guidance(-1), ValueError, "guidance is a number from 0 to 1e.06, not -1"),
         (lambda p: p.with_spectrum(restore.load_prior("photo").spectrum), ValueError, "knows of no luma"),
         (

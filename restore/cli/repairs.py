@@ -116,13 +116,8 @@ def colorize(args: argparse.Namespace) -> None:
     from restore.images import read_image
     from restore.tasks import colorize as task
 
-    if args.draws is not None and args.samples is not None:
-        raise ValueError(
-            "--draws is of how many draws one picture is made, --samples how many draws are shown as they are: "
-            "give one of the two"
-        )
     image = read_image(args.image, mode="L")
-    results = task(image, **({} if args.draws is None else {"draws": args.draws}), **settings(args))
+    results = task(image, draws=args.draws, **settings(args))
     write_results(args, results, {"grey": image}, "colorized")
 
 

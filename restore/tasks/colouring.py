@@ -42,7 +42,7 @@ def colorize(
     *,
     prior: str | Path | BasePrior | None = None,
     working_size: int | None = None,
-    draws: int = DRAWS,
+    draws: int | None = None,
     method: str | Method | None = None,
     steps: int | None = None,
     **settings: Any,
@@ -68,7 +68,7 @@ def colorize(
             ``"colours"``, in the package; ``"photo"`` where a method or noise is given, which are for pictures.
         working_size: The shorter side of the reduced picture, in pixels; what is smaller is not reduced. By default 96,
             and for a prior of colours that of its training.
-        draws: Of how many draws one picture is made. Each costs as many network calls.
+        draws: Of how many draws one picture is made, 16 by default. Each costs as many network calls.
         method: A method, for a prior of pictures; by default, ``"auto"`` chooses. One that has no draws is run once.
         steps: Number of steps; 20 by default, where no method is named.
         **settings: Further arguments of :func:`restore.solve`.
@@ -77,8 +77,8 @@ def colorize(
         A colour picture; with ``samples=n``, ``n`` draws, each as it is.
 
     Raises:
-        ValueError: If the picture has two channels or more than three; if a prior of colours is given a method, or
-            noise, which it would leave in the luma.
+        ValueError: If the picture has two channels or more than three; if both ``draws`` and ``samples`` are given; if
+            a prior of colours is given a method, or noise, which it would leave in the luma.
 
     Example:
         >>> import numpy as np
@@ -93,8 +93,13 @@ def colorize(
         raise ValueError(
             f"expected a grey picture, or a colour one of 3 channels; got {batch.shape[1]} channels"
         )
-    draws = whole_number(draws, "draws")
     samples, settings = draws_of(settings, batch, layout)
+    if draws is not None and samples is not None:
+        raise ValueError(
+            f"draws={draws} (--draws) is of how many draws one picture is made, samples={samples} (--samples) how many "
+            f"draws are returned as they are: give one of the two"
+        )
+    draws = whole_number(DRAWS if draws is None else draws, "draws")
     method = "auto" if method is None else method
     automatic = is_auto(method)
     noisy = bool(torch.as_tensor(settings.get("noise", 0.0)).any())
