@@ -202,6 +202,27 @@ def test_a_photograph_is_no_kernel(pictures, capsys):
     assert not list(Path().glob("img-*"))
 
 
+@pytest.mark.parametrize(("side", "told"), [(96, True), (15, False)])
+def test_a_grey_photograph_as_a_kernel_is_told_of(pictures, capsys, side, told):
+    from restore.cli.repairs import read_kernel
+
+    grey = np.random.default_rng(0).integers(60, 200, (side, side), dtype=np.uint8)
+    Image.fromarray(grey).save("grey.png")
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        kernel = read_kernel(Path("grey.png"))
+    assert np.array_equal(kernel, grey / 255)
+    assert [
+        str(w.message).startswith("'grey.png' is not black at its border, as a kernel") for w in seen
+    ] == [True] * told
+    full = np.zeros((side, side), np.uint8)
+    full[side // 2, side // 3 :] = 255  # The motion of a camera, up to the border.
+    Image.fromarray(full).save("motion.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_kernel(Path("motion.png"))
+
+
 def test_draws_of_one_picture_are_no_samples(pictures, capsys):
     assert main(["colorize", "img.png", "--draws", "2", "--samples", "3"]) == 2
     assert "how many draws are returned as they are: give one of the two" in capsys.readouterr().err

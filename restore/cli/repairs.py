@@ -11,6 +11,8 @@ from typing import Any
 TINT = 48
 #: A mask that asks for more than this share of a picture, in wide areas, was probably meant the other way round.
 MOST_FILLED = 0.6
+#: A kernel of so many pixels a side fades towards its border, where the mean is below this share of the most.
+LARGE_KERNEL, BRIGHT_BORDER = 64, 0.1
 
 
 def inpaint(args: argparse.Namespace) -> None:
@@ -101,6 +103,7 @@ def read_kernel(path: Path) -> Any:
     import numpy as np
 
     from restore.images import read_image
+    from restore.quality import QualityWarning
 
     pixels = read_image(path)
     if pixels.ndim == 3 and np.ptp(pixels, axis=-1).max() > TINT / 255 * full_scale(pixels):
@@ -108,6 +111,14 @@ def read_kernel(path: Path) -> Any:
             f"{str(path)!r} is in colour: a kernel is a grey picture of a blurred point, bright in the middle of black"
         )
     grey = pixels if pixels.ndim == 2 else read_image(path, mode="L")
+    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    if min(grey.shape) >= LARGE_KERNEL and border.mean() > BRIGHT_BORDER * grey.max():
+        warnings.warn(
+            f"{str(path)!r} is not black at its border, as a kernel of {grey.shape[1]} x {grey.shape[0]} pixels mostly "
+            f"is: if it is a photograph, the result means nothing",
+            QualityWarning,
+            stacklevel=2,
+        )
     return grey / full_scale(pixels)
 
 
