@@ -98,7 +98,11 @@ def colour_network(network: nn.Module) -> FoldedUNet:
         )
     folded, weights = network.fold**2, dict(network.state_dict())
     made = FoldedUNet(
-        **{**network.config, "config": {**network.config["config"], "out_channels": 2 * folded}}
+        **{
+            **network.config,
+            "config": {**network.config["config"], "out_channels": 2 * folded},
+            "qk_norm": True,
+        }
     )
     first, last = weights["unet.conv_in.weight"], "unet.conv_out."
     from_luma_and_chroma = torch.cat([torch.ones_like(_AXES[:1]), _AXES]).to(first)
@@ -108,7 +112,10 @@ def colour_network(network: nn.Module) -> FoldedUNet:
     for name in (last + "weight", last + "bias"):
         turned = torch.einsum("zc,cf...->zf...", _AXES.to(first), weights[name].unflatten(0, (3, folded)))
         weights[name] = turned.flatten(0, 1)
-    made.to(first).load_state_dict(weights)
+    made.to(first)
+    # Networks from before queries and keys were normalised have no scales of them: 1, as of new ones.
+    scales = {k: v for k, v in made.state_dict().items() if k.endswith(("norm_q.weight", "norm_k.weight"))}
+    made.load_state_dict(scales | weights)
     return made
 
 

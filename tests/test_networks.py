@@ -273,11 +273,15 @@ def count(network):
 
 
 def test_number_of_parameters(photo):
-    assert count(photo_unet()) == count(photo.network) == 7_128_172
+    assert count(photo.network) == 7_128_172
+    assert (
+        count(photo_unet()) == 7_128_172 + 4 * 2 * 32
+    )  # The scales of queries and keys, of 32 channels each.
 
 
-def test_the_default_network_is_the_one_in_the_package(photo):
-    assert json.loads(json.dumps(describe_network(photo_unet()))) == describe_network(photo.network)
+def test_the_default_network_is_the_one_in_the_package_with_queries_and_keys_normalised(photo):
+    now = json.loads(json.dumps(describe_network(photo_unet())))
+    assert now == {**describe_network(photo.network), "qk_norm": True}
 
 
 def test_grey_pictures():
@@ -360,7 +364,9 @@ def test_attention_is_where_it_is_cheap_and_begins_as_nothing():
 
 def test_gradients_are_right_however_sure_attention_is():
     """With logits of 1e7, as a training may come to: fused attention had gradients that were wrong, then infinite."""
-    network = photo_unet((16, 16, 32, 32))
+    network = FoldedUNet(
+        photo_unet((16, 16, 32, 32)).config["config"]
+    )  # Whose queries and keys are as large as they are.
     for module in network.unet.modules():
         if hasattr(module, "to_q"):
             torch.nn.init.normal_(module.to_out[0].weight, std=0.2)
@@ -376,3 +382,109 @@ def test_gradients_are_right_however_sure_attention_is():
     # The weights of attention are those of the largest logit here: float64 rounds to the same ones.
     error = gradient(network, x).double() - gradient(exact, x.double())
     assert error.norm() < 1e-3 * gradient(exact, x.double()).norm()
+
+
+def attentive(seed=0, **changes):
+    """A network whose attention does something, and whose queries and keys are as large as is said."""
+    config = photo_unet((16, 16, 32, 32)).config
+    network = seeded(lambda: FoldedUNet(**{**config, **changes}), seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for module in attentions(network):
+            nn.init.normal_(module.to_out[0].weight, std=0.2)
+    return network
+
+
+def attentions(network):
+    return [module for module in network.modules() if hasattr(module, "to_q")]
+
+
+def largest_logit(network, x):
+    """The largest logit of any attention."""
+    found = []
+
+    def scores(module, query, key, mask=None):
+        found.append(float((query @ key.transpose(1, 2) * module.scale).abs().max()))
+        return (query @ key.transpose(1, 2) * module.scale).softmax(-1)
+
+    for module in attentions(network):
+        module.get_attention_scores = scores.__get__(module)
+    network(x, torch.tensor([500.0]))
+    return max(found)
+
+
+def test_normalised_queries_and_keys_cannot_grow():
+    """Without it, the middle of the U-Net attends to features of any size: a training had come to logits of 3e5."""
+    x = torch.randn(1, 3, 64, 64)
+    width = attentions(attentive())[0].inner_dim // attentions(attentive())[0].heads
+    normal, free = attentive(), attentive(qk_norm=False)
+    for network in (normal, free):
+        for module in attentions(network):
+            for layer in (module.to_q, module.to_k):
+                layer.weight.data.mul_(100)
+    with torch.no_grad():
+        assert largest_logit(free, x) > 1e3
+        assert largest_logit(normal, x) <= width**0.5 * 1.001
+
+
+def test_the_size_of_queries_and_keys_is_learned_by_their_scales_alone():
+    x, step = torch.randn(1, 3, 32, 48), torch.tensor([500.0])
+    network = attentive()
+    with torch.no_grad():
+        before = network(x, step)
+        for module in attentions(network):
+            for layer in (module.to_q, module.to_k):
+                layer.weight.mul_(30)
+                layer.bias.mul_(30)
+        torch.testing.assert_close(network(x, step), before, rtol=1e-4, atol=1e-5)
+        for module in attentions(network):
+            module.norm_q.weight.mul_(3)
+        assert float((network(x, step) - before).abs().max()) > 1e-3
+
+
+def test_queries_and_keys_are_not_normalised_beside_groups():
+    with pytest.raises(ValueError, match="qk_norm is for networks that normalise pixels"):
+        FoldedUNet(plain_config(), norm="group", qk_norm=True)
+
+
+@pytest.mark.parametrize("qk_norm", [True, False])
+def test_attention_is_precise_under_autocast(qk_norm):
+    """With bfloat16 for the logits, a training of colours diverged: they were of 500, and wrong by 2."""
+    module = attentions(attentive(qk_norm=qk_norm))[0].requires_grad_(True)
+    for layer in (module.to_q, module.to_k):
+        layer.weight.data.mul_(20)
+    x = torch.randn(2, module.to_q.in_features, 4, 6)
+
+    def run(enabled):
+        leaf = x.clone().requires_grad_(True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            out = module(leaf)
+        return out, *torch.autograd.grad(out.square().sum(), [leaf, module.to_q.weight, module.to_k.weight])
+
+    for one, other in zip(run(True), run(False), strict=True):
+        assert one.dtype == torch.float32
+        assert torch.equal(one, other)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert module(x.bfloat16()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("qk_norm", [True, False])
+def test_attention_is_that_of_diffusers(qk_norm):
+    from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+
+    for module in attentions(attentive(qk_norm=qk_norm)):
+        x = torch.randn(2, module.to_q.in_features, 4, 6)
+        ours = module(x)
+        # Of diffusers' two processors, the plain one passes over the normalisation of queries and keys.
+        module.set_processor(AttnProcessor2_0() if qk_norm else AttnProcessor())
+        torch.testing.assert_close(ours, module(x), rtol=1e-4, atol=1e-5)
+
+
+def test_networks_from_before_the_normalisation_are_read_as_they_were(tmp_path):
+    old = attentive(qk_norm=False)
+    assert "qk_norm" not in describe_network(attentive(qk_norm=False))
+    Prior(old, Schedule.linear()).save(tmp_path)
+    again = load_prior(tmp_path).network
+    assert all(module.norm_q is None for module in attentions(again))
+    x, step = torch.randn(1, 3, 32, 32), torch.tensor([500.0])
+    assert torch.allclose(again(x, step), old(x, step), atol=1e-2)  # Stored as float16.

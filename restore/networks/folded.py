@@ -17,6 +17,7 @@ size, too, and costs little there.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any, cast
 
 import torch
@@ -51,6 +52,45 @@ class PixelNorm(nn.Module):
         return y.movedim(-1, 1)
 
 
+class PreciseAttention:
+    """Self-attention as a processor of diffusers, computed in the precision of its weights also under autocast.
+
+    What is attended to is decided by exponentials of products, the logits. bfloat16 has three digits: of a logit of
+    500, it is wrong by 2, and of gradients by half. At the coarsest level, full precision costs next to nothing.
+
+    The weights of attention are kept for the gradient. torch's fused attention computes them again, from logarithms of
+    sums that are rounded where logits are large: at 1e7 gradients were wrong by factors of 1e5 in float32, then
+    infinite (torch 2.14, CPU).
+    """
+
+    def __call__(
+        self,
+        attention: Any,
+        x: Tensor,
+        encoder_hidden_states: None = None,
+        attention_mask: None = None,
+        temb: Tensor | None = None,
+    ) -> Tensor:
+        """Places ``(B, C, H, W)`` with what they have seen of one another, in the type of ``x``; the rest is unused."""
+        kind = x.device.type
+        with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
+            before = x.to(attention.to_q.weight.dtype)
+            tokens = before.flatten(2)
+            if attention.group_norm is not None:  # Between the halves of a UNet2DModel there is none.
+                tokens = attention.group_norm(tokens)
+            tokens = tokens.transpose(1, 2)
+            query, key, value = (
+                attention.head_to_batch_dim(layer(tokens))
+                for layer in (attention.to_q, attention.to_k, attention.to_v)
+            )
+            if attention.norm_q is not None:
+                query, key = attention.norm_q(query), attention.norm_k(key)
+            seen = attention.batch_to_head_dim(attention.get_attention_scores(query, key) @ value)
+            seen = attention.to_out[0](seen).transpose(1, 2).unflatten(2, x.shape[-2:])
+            out: Tensor = (before + seen) / attention.rescale_output_factor
+        return out.to(x.dtype)
+
+
 class FoldedUNet(nn.Module):
     """A U-Net that works on 2 x 2 pixels folded into channels.
 
@@ -60,9 +100,12 @@ class FoldedUNet(nn.Module):
         fold: Side of the squares that are folded; 1 folds nothing.
         norm: ``"pixel"`` replaces every group normalisation by :class:`PixelNorm`; ``"group"`` keeps them.
         heads: How many heads every attention has, whatever its width (a ``UNet2DModel`` has heads of one width).
+        qk_norm: Divide the queries and keys of every head by their root mean square, and give every channel a learned
+            scale (*Scaling Vision Transformers to 22 Billion Parameters*, 2023, arXiv:2302.05442). Without it they may
+            grow until a place sees one other alone, and what it sees can no longer be learned. For ``"pixel"``.
 
     Raises:
-        ValueError: If the kind of normalisation is not known.
+        ValueError: If the kind of normalisation is not known, or queries and keys are to be normalised beside groups.
 
     Example:
         >>> import torch
@@ -72,12 +115,17 @@ class FoldedUNet(nn.Module):
     """
 
     def __init__(
-        self, config: dict[str, Any], fold: int = 2, norm: str = "pixel", heads: int | None = None
+        self,
+        config: dict[str, Any],
+        fold: int = 2,
+        norm: str = "pixel",
+        heads: int | None = None,
+        qk_norm: bool = False,
     ) -> None:
         super().__init__()
         # Seconds to import: only when a network is built.
         from diffusers import UNet2DModel
-        from diffusers.models.attention_processor import Attention, AttnProcessor
+        from diffusers.models.attention_processor import Attention
 
         if norm not in ("pixel", "group"):
             raise ValueError(f"norm must be 'pixel' or 'group', not {norm!r}")
@@ -87,17 +135,21 @@ class FoldedUNet(nn.Module):
         attentions = [module for module in self.unet.modules() if isinstance(module, Attention)]
         if norm == "pixel":
             _replace_group_norms(self.unet)
-            # torch's fused attention computes its weights again for the gradient, from logarithms of sums that are
-            # rounded where logits are large: at 1e7 gradients were wrong by factors of 1e5 in float32, then infinite
-            # (torch 2.14, CPU). Attention that keeps its weights has none of this, and costs little at the coarsest
-            # level. Networks of others have more of it, and keep theirs.
+            # Networks of others have more attention, and keep their fused one.
             for attention in attentions:
-                attention.set_processor(AttnProcessor())
+                attention.set_processor(PreciseAttention())
         if heads is not None:
             self.config["heads"] = heads
             # The number of heads is how its matrices are cut, not what they are.
             for attention in attentions:
                 attention.heads, attention.scale = heads, (attention.inner_dim // heads) ** -0.5
+        if qk_norm:
+            if norm != "pixel":
+                raise ValueError("qk_norm is for networks that normalise pixels: norm='pixel'")
+            self.config["qk_norm"] = True
+            for attention in attentions:
+                width = attention.inner_dim // attention.heads
+                attention.norm_q, attention.norm_k = nn.RMSNorm(width, 1e-6), nn.RMSNorm(width, 1e-6)
 
     @property
     def channels(self) -> int:
@@ -175,7 +227,7 @@ def photo_unet(
         # UNet2DModel's default, a normalisation over groups of one channel would cancel it silently.
         "resnet_time_scale_shift": "scale_shift",
     }
-    network = FoldedUNet(config, fold=fold, norm="pixel")
+    network = FoldedUNet(config, fold=fold, norm="pixel", qk_norm=attention)
     for module in network.unet.modules():
         if hasattr(module, "to_q"):
             nn.init.zeros_(module.to_out[0].weight)
