@@ -42,5 +42,6 @@ RECIPE = [
 
 if __name__ == "__main__":
     # A training that goes on has its options, the recipe or what overrode it, in its state.
-    recipe = [] if "--resume" in sys.argv else RECIPE
+    goes_on = any(len(word) > 2 and "--resume".startswith(word) for word in sys.argv[1:])
+    recipe = [] if goes_on else RECIPE
     sys.exit(main(["train", *recipe, *sys.argv[1:]], prog="train_prior.py"))

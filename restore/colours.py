@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from operators import Grayscale
-from restore.networks import FoldedUNet, about
+from restore.networks import FoldedUNet, about, with_scales
 from restore.prior import Prior
 from restore.schedule import Schedule, per_image
 from restore.spectrum import Spectrum
@@ -76,6 +76,9 @@ def colour_network(network: nn.Module) -> FoldedUNet:
     chroma of what it returned. Edges, textures and things are known; what is left to learn is that the luma comes
     without noise, and what colours follow from it.
 
+    Queries and keys of its attention are normalised, also where those of the other are not, as in the photo prior: what
+    it returns differs a little then. In a training of colours without that, they grew until attention was of no use.
+
     Args:
         network: Of ``photo_unet`` for pictures of 3 channels. It stays as it is.
 
@@ -97,13 +100,10 @@ def colour_network(network: nn.Module) -> FoldedUNet:
             f"{type(network).__name__} that takes {shape[0]} and returns {shape[1]}"
         )
     folded, weights = network.fold**2, dict(network.state_dict())
-    made = FoldedUNet(
-        **{
-            **network.config,
-            "config": {**network.config["config"], "out_channels": 2 * folded},
-            "qk_norm": True,
-        }
-    )
+    config = {**network.config, "config": {**network.config["config"], "out_channels": 2 * folded}}
+    if network.config["norm"] == "pixel" and about.has_attention(network):
+        config["qk_norm"] = True
+    made = FoldedUNet(**config)
     first, last = weights["unet.conv_in.weight"], "unet.conv_out."
     from_luma_and_chroma = torch.cat([torch.ones_like(_AXES[:1]), _AXES]).to(first)
     weights["unet.conv_in.weight"] = torch.einsum(
@@ -112,10 +112,7 @@ def colour_network(network: nn.Module) -> FoldedUNet:
     for name in (last + "weight", last + "bias"):
         turned = torch.einsum("zc,cf...->zf...", _AXES.to(first), weights[name].unflatten(0, (3, folded)))
         weights[name] = turned.flatten(0, 1)
-    made.to(first)
-    # Networks from before queries and keys were normalised have no scales of them: 1, as of new ones.
-    scales = {k: v for k, v in made.state_dict().items() if k.endswith(("norm_q.weight", "norm_k.weight"))}
-    made.load_state_dict(scales | weights)
+    made.to(first).load_state_dict(with_scales(weights, made))
     return made
 
 

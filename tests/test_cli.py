@@ -203,7 +203,7 @@ def test_a_photograph_is_no_kernel(pictures, capsys):
 
 
 @pytest.mark.parametrize(("side", "told"), [(96, True), (15, False)])
-def test_a_grey_photograph_as_a_kernel_is_told_of(pictures, capsys, side, told):
+def test_a_grey_photograph_as_a_kernel_is_told_of(pictures, side, told):
     from restore.cli.repairs import read_kernel
 
     grey = np.random.default_rng(0).integers(60, 200, (side, side), dtype=np.uint8)

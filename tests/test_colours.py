@@ -566,6 +566,9 @@ def test_a_network_of_colours_begins_with_what_one_of_pictures_knows(fold, layer
     pictures = photo_unet((8, 16), layers, fold=fold, attention=heads is not None).double()
     if heads is not None:
         pictures = FoldedUNet(**{**pictures.config, "heads": heads}).double()
+        for name, scale in pictures.named_parameters():
+            if "norm_q" in name or "norm_k" in name:
+                nn.init.uniform_(scale, 0.5, 2)
     before = {name: value.clone() for name, value in pictures.state_dict().items()}
     luma, chroma = torch.randn(2, 1, 16, 24).double(), torch.randn(2, 2, 16, 24).double()
     steps = torch.full((2,), float(step), dtype=torch.float64)
@@ -574,6 +577,31 @@ def test_a_network_of_colours_begins_with_what_one_of_pictures_knows(fold, layer
     assert torch.allclose(found, chroma_of(pictures(picture_of(luma, chroma), steps)), atol=1e-9)
     assert all(torch.equal(value, before[name]) for name, value in pictures.state_dict().items())
     assert describe_network(colours)["config"]["out_channels"] == 2 * fold**2
+
+
+def test_a_network_of_colours_has_its_queries_and_keys_normalised_where_that_of_pictures_had_not():
+    torch.manual_seed(0)
+    config = photo_unet((8, 16), attention=True).config
+    plain = FoldedUNet(**{**config, "qk_norm": False}).double()
+    colours = colour_network(plain)
+    assert describe_network(colours)["qk_norm"] is True
+    scales = [v for k, v in colours.state_dict().items() if "norm_q" in k or "norm_k" in k]
+    assert scales
+    assert all(torch.equal(scale, torch.ones_like(scale)) for scale in scales)
+    luma, chroma, step = (
+        torch.randn(2, 1, 16, 24).double(),
+        torch.randn(2, 2, 16, 24).double(),
+        torch.tensor([9.0]),
+    )
+    with torch.no_grad():
+        found = colours(torch.cat([luma, chroma], 1), step.double())
+        wanted = chroma_of(plain(picture_of(luma, chroma), step.double()))
+    assert 1e-6 < float((found - wanted).norm() / wanted.norm()) < 0.5  # Nearly what it was, but not quite.
+    for other in (
+        photo_unet((8, 16)),
+        FoldedUNet(photo_unet((8, 16), attention=True).config["config"], norm="group"),
+    ):
+        assert "qk_norm" not in describe_network(colour_network(other))
 
 
 @pytest.mark.parametrize(
@@ -620,7 +648,10 @@ def test_training_begins_with_a_prior_of_pictures_or_of_colours(tmp_path):
         restore.train(
             tmp_path / "photos", tmp_path / "third", init=tmp_path / "first", **{**run, "colours": False}
         )
-    for folder, colours, words in (("second", False, "colours: resume it with"), ("plain", True, "without")):
+    for folder, colours, words in (
+        ("second", False, "colours was True and is"),
+        ("plain", True, "was False"),
+    ):
         if folder == "plain":
             restore.train(
                 tmp_path / "photos",

@@ -66,7 +66,12 @@ def test_training_runs_in_bf16_and_resumes(tmp_path, compiled):
     for until, resume in ((2, False), (4, True)):
         torch.manual_seed(0)
         trainer = Trainer(
-            photo_unet((16, 24)), crops, tmp_path / "prior", options, resume=resume, progress=False
+            photo_unet((16, 24), attention=True),
+            crops,
+            tmp_path / "prior",
+            options,
+            resume=resume,
+            progress=False,
         )
         assert trainer.bf16
         trainer.run(until)

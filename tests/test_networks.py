@@ -14,7 +14,7 @@ from torch import nn
 
 from restore import load_prior, zoo
 from restore.checkpoint import build_network, describe_network
-from restore.networks import FoldedUNet, PixelNorm, photo_unet
+from restore.networks import FoldedUNet, PixelNorm, photo_unet, with_scales
 from restore.prior import Prior
 from restore.schedule import Schedule
 
@@ -473,6 +473,9 @@ def test_attention_is_that_of_diffusers(qk_norm):
     from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
     for module in attentions(attentive(qk_norm=qk_norm)):
+        if qk_norm:
+            nn.init.uniform_(module.norm_q.weight, 0.5, 2)
+            nn.init.uniform_(module.norm_k.weight, 0.5, 2)
         x = torch.randn(2, module.to_q.in_features, 4, 6)
         ours = module(x)
         # Of diffusers' two processors, the plain one passes over the normalisation of queries and keys.
@@ -480,11 +483,28 @@ def test_attention_is_that_of_diffusers(qk_norm):
         torch.testing.assert_close(ours, module(x), rtol=1e-4, atol=1e-5)
 
 
-def test_networks_from_before_the_normalisation_are_read_as_they_were(tmp_path):
-    old = attentive(qk_norm=False)
-    assert "qk_norm" not in describe_network(attentive(qk_norm=False))
+@pytest.mark.parametrize("qk_norm", [True, False])
+def test_networks_with_the_normalisation_and_from_before_it_are_read_as_they_were(tmp_path, qk_norm):
+    old = attentive(qk_norm=qk_norm)
+    assert describe_network(old).get("qk_norm", False) is qk_norm  # None is said where there was none.
+    for module in attentions(old) if qk_norm else []:
+        nn.init.uniform_(module.norm_q.weight, 0.5, 2)
+        nn.init.uniform_(module.norm_k.weight, 0.5, 2)
     Prior(old, Schedule.linear()).save(tmp_path)
     again = load_prior(tmp_path).network
-    assert all(module.norm_q is None for module in attentions(again))
+    assert all((module.norm_q is not None) is qk_norm for module in attentions(again))
     x, step = torch.randn(1, 3, 32, 32), torch.tensor([500.0])
-    assert torch.allclose(again(x, step), old(x, step), atol=1e-2)  # Stored as float16.
+    with torch.no_grad():
+        assert torch.equal(again(x, step), old(x, step))
+
+
+def test_scales_are_1_where_weights_lack_them_and_are_kept_where_not():
+    old, new = attentive(qk_norm=False), attentive(seed=1)
+    new.load_state_dict(with_scales(old.state_dict(), new))
+    for module in attentions(new):
+        assert module.norm_q.weight.eq(1).all()
+        assert module.norm_k.weight.eq(1).all()
+        module.norm_k.weight.fill_(2)
+    last = attentive(seed=2)
+    last.load_state_dict(with_scales(new.state_dict(), last))
+    assert all(module.norm_k.weight.eq(2).all() for module in attentions(last))

@@ -903,12 +903,17 @@ def test_train_from_an_interruption(folder, tmp_path, small_default):
 
 def test_a_resumed_training_has_the_options_it_had(folder, tmp_path, small_default):
     options = {**SHORT, "crop": "16,32", "learning_rate": 3e-4, "flip": False, "seed": 5, "validate_every": 0}
+    options["config"] = {"name": "mine", "licence": "CC0"}
     whole = restore.train(folder, tmp_path / "whole", **options)
     with from_batch(3, interrupt), pytest.raises(KeyboardInterrupt):
         restore.train(folder, tmp_path / "cut", **{**options, "save_every": 1})
     few = {"device": "cpu", "progress": False, "resume": True}
     resumed = restore.train(folder, tmp_path / "cut", **few)
     assert_same(resumed.network.state_dict(), whole.network.state_dict())
+    told = [(tmp_path / name / "config.json").read_text() for name in ("cut", "whole")]
+    assert told[0] == told[1]
+    with pytest.warns(UserWarning, match=r"has made all its 4 updates: give a larger number of steps"):
+        restore.train(folder, tmp_path / "cut", **few)
     with pytest.raises(ValueError, match=r"learning_rate was 0\.0003 and is 0\.001"):
         restore.train(folder, tmp_path / "cut", learning_rate=1e-3, **few)
     more = restore.train(folder, tmp_path / "cut", steps=5, **few)
@@ -928,7 +933,7 @@ def test_the_command_goes_on_without_saying_the_options_again(folder, tmp_path, 
     assert capsys.readouterr().out.count("give it to restore colorize as --prior") == 2
     assert [step for step, _ in entries(tmp_path / "out")] == [1, 2]
     assert main([*run, "--resume", "--no-colours"]) == 2
-    assert "is a training of colours: resume it with" in capsys.readouterr().err
+    assert "(colours was True and is False): leave them out" in capsys.readouterr().err
 
 
 def test_train_with_dead_leaves_resumes_exactly(folder, tmp_path, small_default):

@@ -127,7 +127,7 @@ def training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on exactly from the state in the output folder, with the options that it was made with",
+        help="go on exactly from the state in the output folder, with the options it had (but for --device)",
     )
     parser.add_argument(
         "--init",

@@ -115,7 +115,7 @@ def read_kernel(path: Path) -> Any:
     if min(grey.shape) >= LARGE_KERNEL and border.mean() > BRIGHT_BORDER * grey.max():
         warnings.warn(
             f"{str(path)!r} is not black at its border, as a kernel of {grey.shape[1]} x {grey.shape[0]} pixels mostly "
-            f"is: if it is a photograph, the result means nothing",
+            f"is: of a photograph, or a kernel that is inverted, the result means nothing",
             QualityWarning,
             stacklevel=2,
         )

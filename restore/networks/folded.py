@@ -1,6 +1,6 @@
 """The denoising networks, built from diffusers' models.
 
-:func:`photo_unet` builds the network of the prior in the package: diffusers' ``UNet2DModel`` between a
+:func:`photo_unet` builds the network of a prior for photographs: diffusers' ``UNet2DModel`` between a
 folding of 2 x 2 pixels into channels and its inverse, with a normalisation that looks at one pixel at a time, and
 attention at the coarsest level.
 
@@ -17,6 +17,7 @@ size, too, and costs little there.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any, cast
 
@@ -55,8 +56,11 @@ class PixelNorm(nn.Module):
 class PreciseAttention:
     """Self-attention as a processor of diffusers, computed in the precision of its weights also under autocast.
 
-    What is attended to is decided by exponentials of products, the logits. bfloat16 has three digits: of a logit of
-    500, it is wrong by 2, and of gradients by half. At the coarsest level, full precision costs next to nothing.
+    What is attended to is decided by exponentials of products, the logits. bfloat16 has less than three digits: logits
+    of some hundreds are wrong by several units, and gradients are others. At the coarsest level, full precision costs
+    next to nothing.
+
+    It is for the attention in blocks of ``UNet2DModel``: each place sees all others, and is added to what it saw.
 
     The weights of attention are kept for the gradient. torch's fused attention computes them again, from logarithms of
     sums that are rounded where logits are large: at 1e7 gradients were wrong by factors of 1e5 in float32, then
@@ -73,10 +77,12 @@ class PreciseAttention:
     ) -> Tensor:
         """Places ``(B, C, H, W)`` with what they have seen of one another, in the type of ``x``; the rest is unused."""
         kind = x.device.type
-        with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
+        autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        with torch.autocast(kind, enabled=False) if autocast else nullcontext():
             before = x.to(attention.to_q.weight.dtype)
             tokens = before.flatten(2)
-            if attention.group_norm is not None:  # Between the halves of a UNet2DModel there is none.
+            # Between the halves of a UNet2DModel whose time scales and shifts, there is none.
+            if attention.group_norm is not None:
                 tokens = attention.group_norm(tokens)
             tokens = tokens.transpose(1, 2)
             query, key, value = (
@@ -101,8 +107,9 @@ class FoldedUNet(nn.Module):
         norm: ``"pixel"`` replaces every group normalisation by :class:`PixelNorm`; ``"group"`` keeps them.
         heads: How many heads every attention has, whatever its width (a ``UNet2DModel`` has heads of one width).
         qk_norm: Divide the queries and keys of every head by their root mean square, and give every channel a learned
-            scale (*Scaling Vision Transformers to 22 Billion Parameters*, 2023, arXiv:2302.05442). Without it they may
-            grow until a place sees one other alone, and what it sees can no longer be learned. For ``"pixel"``.
+            scale (as *Scaling Vision Transformers to 22 Billion Parameters*, 2023, arXiv:2302.05442, does, where their
+            mean is subtracted, too). Without it they may grow until a place sees one other alone, and what it sees can
+            no longer be learned. For ``"pixel"``.
 
     Raises:
         ValueError: If the kind of normalisation is not known, or queries and keys are to be normalised beside groups.
@@ -129,10 +136,12 @@ class FoldedUNet(nn.Module):
 
         if norm not in ("pixel", "group"):
             raise ValueError(f"norm must be 'pixel' or 'group', not {norm!r}")
+        if qk_norm and norm != "pixel":
+            raise ValueError("qk_norm is for networks that normalise pixels: norm='pixel'")
         self.config: dict[str, Any] = {"config": dict(config), "fold": fold, "norm": norm}
         self.fold = fold
         self.unet = cast(Any, UNet2DModel(**config))
-        attentions = [module for module in self.unet.modules() if isinstance(module, Attention)]
+        attentions: list[Any] = [module for module in self.unet.modules() if isinstance(module, Attention)]
         if norm == "pixel":
             _replace_group_norms(self.unet)
             # Networks of others have more attention, and keep their fused one.
@@ -144,8 +153,6 @@ class FoldedUNet(nn.Module):
             for attention in attentions:
                 attention.heads, attention.scale = heads, (attention.inner_dim // heads) ** -0.5
         if qk_norm:
-            if norm != "pixel":
-                raise ValueError("qk_norm is for networks that normalise pixels: norm='pixel'")
             self.config["qk_norm"] = True
             for attention in attentions:
                 width = attention.inner_dim // attention.heads
@@ -194,8 +201,11 @@ def photo_unet(
     fold: int = 2,
     attention: bool | None = None,
     out_channels: int | None = None,
+    qk_norm: bool | None = None,
 ) -> FoldedUNet:
-    """The network of the prior for photographs, which takes any size.
+    """The network for photographs, which takes any size.
+
+    It is that of the prior in the package, but that queries and keys are normalised, which they are not there.
 
     Args:
         channels: Width of each level, from fine to coarse; multiples of 8.
@@ -206,6 +216,7 @@ def photo_unet(
             has a sixteenth of the picture's side or less: with more places it would cost more than all else. It
             is told no positions, and changes nothing at first: its output begins at 0.
         out_channels: Channels of what it returns; those of the picture by default.
+        qk_norm: Whether queries and keys are normalised, see :class:`FoldedUNet`; by default, where there is attention.
 
     Example:
         >>> sum(p.numel() for p in photo_unet().parameters()) / 1e6 < 7.2
@@ -227,7 +238,7 @@ def photo_unet(
         # UNet2DModel's default, a normalisation over groups of one channel would cancel it silently.
         "resnet_time_scale_shift": "scale_shift",
     }
-    network = FoldedUNet(config, fold=fold, norm="pixel", qk_norm=attention)
+    network = FoldedUNet(config, fold=fold, norm="pixel", qk_norm=attention if qk_norm is None else qk_norm)
     for module in network.unet.modules():
         if hasattr(module, "to_q"):
             nn.init.zeros_(module.to_out[0].weight)
@@ -252,6 +263,25 @@ def colour_unet(channels: tuple[int, ...] = (48, 64, 96), layers: int = 1, fold:
         torch.Size([1, 2, 16, 24])
     """
     return photo_unet(channels, layers, fold=fold, out_channels=2)
+
+
+def with_scales(weights: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """Weights for a network whose queries and keys are normalised, where they lack the scales of those: 1 each.
+
+    Args:
+        weights: Of a network that is the same, normalised or not.
+        network: The network they are for.
+
+    Example:
+        >>> old = photo_unet((8, 8), attention=True, qk_norm=False)
+        >>> new = photo_unet((8, 8), attention=True)
+        >>> new.load_state_dict(with_scales(old.state_dict(), new))
+        <All keys matched successfully>
+    """
+    scales = {
+        k: v for k, v in network.state_dict().items() if k.endswith((".norm_q.weight", ".norm_k.weight"))
+    }
+    return {**{k: torch.ones_like(v) for k, v in scales.items()}, **weights}
 
 
 def set_dropout(network: nn.Module, share: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,12 @@ from restore.checkpoint import build_network, load_prior
 from restore.checkpoint.files import fill
 from restore.colours import DEVIATION, ColourPrior, colour_network
 from restore.data import Crops, find_images, split
-from restore.networks import about
+from restore.networks import about, with_scales
 from restore.prior import Prior
 from restore.schedule import Schedule
 from restore.training.devices import device_of
 from restore.training.options import TrainingOptions
-from restore.training.state import STATE, read_about
+from restore.training.state import STATE, check_options, read_about
 from restore.training.trainer import Trainer
 
 
@@ -50,9 +51,9 @@ def train(
         schedule: The noise schedule; that of ``init``, or DDPM's linear one, by default.
         channels: 3 for colour, 1 for grey pictures, where neither ``network`` nor ``init`` tells.
         device: Where to train; a GPU where there is one, by default.
-        resume: Go on exactly from the state in ``out``, with its network, its schedule, and all options that are not
-            given again; ``init`` is not looked at. Of options, the number of steps and how often something is saved,
-            sampled or validated may be others than they were.
+        resume: Go on exactly from the state in ``out``, with its network, its schedule, its ``config``, and all options
+            that are not given again; ``init`` is not looked at. Of options, the number of steps, how often something is
+            saved, sampled or validated, and ``compile`` may be others than they were. The device is not remembered.
         progress: Show a bar with the loss.
         config: Written into the prior's ``config.json`` (name, data, licence).
         **options: See :class:`TrainingOptions`, e.g. ``steps=20_000, batch=32``.
@@ -74,10 +75,20 @@ def train(
     unknown = sorted(options.keys() - set(known))
     if unknown:
         raise TypeError(f"unknown training option {unknown[0]!r}; known are {', '.join(known)}")
-    if resume:  # What is not said is as it was; what no longer is an option, load_state refuses.
-        before = read_about(Path(out) / STATE)["options"]
-        options = {k: v for k, v in before.items() if k in known} | options
+    before: dict[str, Any] = {}
+    if resume:  # What is not said is as it was.
+        before = read_about(Path(out) / STATE)
+        options = {k: v for k, v in before["options"].items() if k in known} | options
+        config = before.get("config") if config is None else config
     chosen = TrainingOptions(**options)
+    if resume:
+        check_options(Path(out) / STATE, before, chosen)
+        if before["step"] == chosen.steps:
+            warnings.warn(
+                f"{str(out)!r} has made all its {chosen.steps} updates: give a larger number of steps (--steps) "
+                f"to go on",
+                stacklevel=2,
+            )
     if (Path(out) / STATE).exists() and not resume:  # Before minutes of decoding pictures.
         raise FileExistsError(
             f"{str(out)!r} holds a training already: resume it (--resume) or choose another folder"
@@ -86,7 +97,7 @@ def train(
     with torch.random.fork_rng(devices=[]):  # The caller's random numbers go on as if nothing had been drawn.
         torch.manual_seed(chosen.seed)
         if resume:
-            network, schedule = _as_before(Path(out) / STATE, network, schedule, chosen.colours)
+            network, schedule = _as_before(before, network, schedule)
         elif init is not None:
             network, schedule = _begun(init, network, schedule, chosen.colours)
         elif network is None:
@@ -127,15 +138,9 @@ def train(
 
 
 def _as_before(
-    state: Path, network: nn.Module | None, schedule: Schedule | None, colours: bool
+    told: dict[str, Any], network: nn.Module | None, schedule: Schedule | None
 ) -> tuple[nn.Module, Schedule]:
     """The network and the schedule of a training that goes on: what it began with need not be said again."""
-    told = read_about(state)
-    if told["options"].get("colours", False) != colours:
-        what, how = ("pictures", "without") if colours else ("colours", "with")
-        raise ValueError(
-            f"{str(state.parent)!r} is a training of {what}: resume it {how} colours=True (--colours)"
-        )
     network = build_network(told["network"]) if network is None else network
     return network, schedule or Schedule.from_config(told["schedule"])
 
@@ -178,5 +183,5 @@ def _begun(
     if network is None:
         network = found.requires_grad_(True)
     else:
-        fill(network, found.state_dict(), name)
+        fill(network, with_scales(found.state_dict(), network), name)
     return network, schedule or prior.schedule

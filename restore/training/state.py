@@ -29,6 +29,7 @@ def save_state(
     optimizer: torch.optim.Optimizer,
     options: TrainingOptions,
     schedule: Schedule,
+    config: dict[str, Any],
 ) -> None:
     """Writes the state after ``step`` updates; the file replaces its predecessor at once."""
     from safetensors.torch import save_file
@@ -44,6 +45,7 @@ def save_state(
         "options": asdict(options),
         "network": describe_network(network),
         "schedule": schedule.to_config(),
+        "config": config,
     }
     # One file holds all that a resumed run needs: two could be of different steps after an interruption.
     metadata = {"restore": json.dumps(about)}
@@ -51,7 +53,7 @@ def save_state(
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """What a state is of: its ``step``, ``options``, ``network`` and ``schedule``, without its tensors.
+    """What a state is of: its ``step``, ``options``, ``network``, ``schedule`` and ``config``, without its tensors.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -65,29 +67,17 @@ def read_about(path: Path) -> dict[str, Any]:
     return about
 
 
-def load_state(
-    path: Path,
-    network: nn.Module,
-    ema: EMA,
-    optimizer: torch.optim.Optimizer,
-    options: TrainingOptions,
-    schedule: Schedule,
-) -> int:
-    """Reads a state into a network, its average and its optimizer; returns the number of updates.
+def check_options(path: Path, about: dict[str, Any], options: TrainingOptions) -> None:
+    """Refuses options with which a training would not go on as it was.
+
+    Args:
+        path: Where its state is.
+        about: What that is of (:func:`read_about`).
+        options: Those it is to go on with.
 
     Raises:
-        FileNotFoundError: If there is none.
-        ValueError: If it is of another network, schedule or other options, or has more updates than are to be made.
+        ValueError: If they are others than before, or it has made more updates than are to be made.
     """
-    from safetensors.torch import load_file
-
-    about, state = read_about(path), load_file(path)
-    if about["network"] != json.loads(json.dumps(describe_network(network))):
-        raise ValueError(f"{str(path)!r} is the state of another network: {about['network']}")
-    if Schedule.from_config(about["schedule"]) != schedule:
-        raise ValueError(
-            f"{str(path)!r} is the state of a training with another schedule: {about['schedule']}"
-        )
     step = int(about["step"])
     if step > options.steps:
         raise ValueError(
@@ -107,9 +97,38 @@ def load_state(
             + [f"{k} was {before[k]} and is no longer an option" for k in gone]
         )
         raise ValueError(
-            f"cannot go on exactly with other options ({told}): give them as they were, or start anew from the "
+            f"cannot go on exactly with other options ({told}): leave them out, or start anew from the "
             f"saved prior (init=, --init)"
         )
+
+
+def load_state(
+    path: Path,
+    network: nn.Module,
+    ema: EMA,
+    optimizer: torch.optim.Optimizer,
+    options: TrainingOptions,
+    schedule: Schedule,
+) -> int:
+    """Reads a state into a network, its average and its optimizer; returns the number of updates.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it is of another network, schedule or other options, or has more updates than are to be made.
+    """
+    from safetensors.torch import load_file
+
+    about, state = read_about(path), load_file(path)
+    check_options(path, about, options)
+    before, now = about["network"], json.loads(json.dumps(describe_network(network)))
+    if before != now:
+        other = ", ".join(k for k in {**before, **now} if before.get(k) != now.get(k))
+        raise ValueError(f"{str(path)!r} is the state of another network, of which {other} differ: {before}")
+    if Schedule.from_config(about["schedule"]) != schedule:
+        raise ValueError(
+            f"{str(path)!r} is the state of a training with another schedule: {about['schedule']}"
+        )
+    step = int(about["step"])
 
     def part(prefix: str) -> dict[str, Tensor]:
         return {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}

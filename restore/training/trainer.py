@@ -295,7 +295,7 @@ class Trainer:
     def save(self) -> None:
         """Writes the state of the training and the prior; each file replaces its predecessor at once."""
         if self.accelerator.is_main_process:
-            state = (self.network, self.ema, self.optimizer, self.options, self.schedule)
+            state = (self.network, self.ema, self.optimizer, self.options, self.schedule, self.config)
             save_state(self.out / STATE, self.step, *state)
             save_prior(self.prior(), self.out)
         self.accelerator.wait_for_everyone()

@@ -41,12 +41,16 @@ def chosen(folder: Path, limit: int | None, part: int | None) -> list[Path]:
 
 
 def squares(paths: list[Path], size: int, count: int) -> Tensor:
-    """Squares ``(N, 3, size, size)`` of pictures, reduced: the centre of each, or so many from one end to the other."""
+    """Squares ``(N, 3, size, size)`` of pictures, reduced: the centre of each, or so many from one end to the other.
+
+    Of a square picture there is one, whatever the number.
+    """
     found = []
     for path in paths:
         picture = to_batch(read_image(path, mode="RGB"))[0]
         side = min(picture.shape[-2:])
-        for where in [0.5] if count == 1 else np.linspace(0, 1, count):
+        one = count == 1 or side == max(picture.shape[-2:])
+        for where in [0.5] if one else np.linspace(0, 1, count):
             top, left = (int((n - side) * where) for n in picture.shape[-2:])
             square = picture[..., top : top + side, left : left + side]
             found.append(F.interpolate(square, (size, size), mode="area"))
@@ -57,11 +61,12 @@ def squares(paths: list[Path], size: int, count: int) -> Tensor:
 def share_known(prior: ColourPrior, luma: Tensor, truth: Tensor, seed: int, noises: int = 3) -> float:
     """The share of the chroma's energy in the estimate at the highest noise; of estimates, the mean over noises."""
     generator = torch.Generator().manual_seed(seed)
+    low, high = prior.value_range
     wrong = 0.0
     for part, picture in zip(luma.split(32), truth.split(32), strict=True):
-        given = prior.given(2 * part - 1)
+        given = prior.given(low + (high - low) * part)
         draws = torch.randn(noises, *picture.shape, generator=generator).to(prior.device)
-        estimate = torch.stack([given(noise, 1.0) for noise in draws]).mean(0).cpu() / 2 + 0.5
+        estimate = (torch.stack([given(noise, 1.0) for noise in draws]).mean(0).cpu() - low) / (high - low)
         wrong += float((estimate - picture).square().sum())
     return 1 - wrong / float((truth - luma).square().sum())
 
@@ -87,7 +92,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--working-size", type=int, help="of restore.colorize")
     parser.add_argument("--limit", type=int)
-    parser.add_argument("--squares", type=int, default=1, help="of each picture (default: its centre)")
+    parser.add_argument(
+        "--squares",
+        type=int,
+        default=1,
+        choices=range(1, 10),
+        metavar="N",
+        help="of each picture (default: its centre)",
+    )
     parser.add_argument("--known", action="store_true", help="what is known before anything is drawn")
     part = parser.add_mutually_exclusive_group()
     part.add_argument(
@@ -103,13 +115,14 @@ def main() -> None:
     truth = squares(chosen(args.folder, args.limit, args.part), args.size, args.squares)
     luma = luma_of(truth)
     if args.known:
-        print(f"{len(truth)} squares of {args.size} x {args.size}\n\n| prior | chroma known |\n|---|--:|")
-        for name in args.priors:
-            prior = restore.load_prior(name)
+        priors = {name: restore.load_prior(name) for name in args.priors}
+        for name, prior in priors.items():
             if not isinstance(prior, ColourPrior):
                 parser.error(
                     f"--known is asked of priors of colours, and {name} is none: say --priors colours"
                 )
+        print(f"{len(truth)} squares of {args.size} x {args.size}\n\n| prior | chroma known |\n|---|--:|")
+        for name, prior in priors.items():
             print(f"| {name} | {share_known(prior, luma, truth, args.seed):.3f} |")
         return
     grey = luma.repeat(1, 3, 1, 1)
