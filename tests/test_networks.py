@@ -282,6 +282,7 @@ def test_number_of_parameters(photo):
 def test_the_default_network_is_the_one_in_the_package_with_queries_and_keys_normalised(photo):
     now = json.loads(json.dumps(describe_network(photo_unet())))
     assert now == {**describe_network(photo.network), "qk_norm": True}
+    assert describe_network(load_prior("colours").network)["qk_norm"] is True
 
 
 def test_grey_pictures():
