@@ -274,9 +274,8 @@ def count(network):
 
 def test_number_of_parameters(photo):
     assert count(photo.network) == 7_128_172
-    assert (
-        count(photo_unet()) == 7_128_172 + 4 * 2 * 32
-    )  # The scales of queries and keys, of 32 channels each.
+    # Four attentions have scales of queries and of keys, of 32 channels each.
+    assert count(photo_unet()) == 7_128_172 + 4 * 2 * 32
 
 
 def test_the_default_network_is_the_one_in_the_package_with_queries_and_keys_normalised(photo):
@@ -365,9 +364,8 @@ def test_attention_is_where_it_is_cheap_and_begins_as_nothing():
 
 def test_gradients_are_right_however_sure_attention_is():
     """With logits of 1e7, as a training may come to: fused attention had gradients that were wrong, then infinite."""
-    network = FoldedUNet(
-        photo_unet((16, 16, 32, 32)).config["config"]
-    )  # Whose queries and keys are as large as they are.
+    # Queries and keys that are not normalised are as large as they are.
+    network = FoldedUNet(photo_unet((16, 16, 32, 32)).config["config"])
     for module in network.unet.modules():
         if hasattr(module, "to_q"):
             torch.nn.init.normal_(module.to_out[0].weight, std=0.2)
@@ -450,7 +448,7 @@ def test_queries_and_keys_are_not_normalised_beside_groups():
 
 @pytest.mark.parametrize("qk_norm", [True, False])
 def test_attention_is_precise_under_autocast(qk_norm):
-    """With bfloat16 for the logits, a training of colours diverged: they were of 500, and wrong by 2."""
+    """With bfloat16 for the logits, a training of colours diverged: they had grown, and were rounded."""
     module = attentions(attentive(qk_norm=qk_norm))[0].requires_grad_(True)
     for layer in (module.to_q, module.to_k):
         layer.weight.data.mul_(20)

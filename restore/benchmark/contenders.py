@@ -299,9 +299,13 @@ def _peer(spec: Spec, resources: Resources) -> Contender:
 def one_call(measurement: Measurement, resources: Resources) -> Tensor:
     """The prior's estimate of a noisy picture, ``E[x_0 | y]``."""
     prior = resources.prior.to(resources.device)
+    return denoised(prior, measurement.y[None].to(resources.device), measurement.task.noise)[0].cpu()
+
+
+@torch.inference_mode()
+def denoised(prior: BasePrior, y: Tensor, noise: float) -> Tensor:
+    """``E[x_0 | y]`` of pictures ``(B, C, H, W)`` in [0, 1] with noise of a standard deviation, by one call."""
     low, high = prior.value_range
-    t = prior.schedule.time_of((high - low) * measurement.task.noise)
+    t = prior.schedule.time_of((high - low) * noise)
     alpha, _ = prior.schedule(t)
-    with torch.inference_mode():
-        x_hat = prior(alpha * (low + (high - low) * measurement.y[None].to(resources.device)), t)
-    return ((x_hat[0] - low) / (high - low)).cpu()
+    return (prior(alpha * (low + (high - low) * y), t) - low) / (high - low)

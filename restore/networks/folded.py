@@ -278,10 +278,10 @@ def with_scales(weights: Mapping[str, Tensor], network: nn.Module) -> dict[str, 
         >>> new.load_state_dict(with_scales(old.state_dict(), new))
         <All keys matched successfully>
     """
-    scales = {
-        k: v for k, v in network.state_dict().items() if k.endswith((".norm_q.weight", ".norm_k.weight"))
-    }
-    return {**{k: torch.ones_like(v) for k, v in scales.items()}, **weights}
+    scales = (".norm_q.weight", ".norm_k.weight")
+    return {k: torch.ones_like(v) for k, v in network.state_dict().items() if k.endswith(scales)} | dict(
+        weights
+    )
 
 
 def set_dropout(network: nn.Module, share: float) -> None:

@@ -55,7 +55,7 @@ def train(
             that are not given again; ``init`` is not looked at. Of options, the number of steps, how often something is
             saved, sampled or validated, and ``compile`` may be others than they were. The device is not remembered.
         progress: Show a bar with the loss.
-        config: Written into the prior's ``config.json`` (name, data, licence).
+        config: Written into the prior's ``config.json`` (name, data, licence); as it was, where a training is resumed.
         **options: See :class:`TrainingOptions`, e.g. ``steps=20_000, batch=32``.
 
     Returns:
@@ -79,7 +79,6 @@ def train(
     if resume:  # What is not said is as it was.
         before = read_about(Path(out) / STATE)
         options = {k: v for k, v in before["options"].items() if k in known} | options
-        config = before.get("config") if config is None else config
     chosen = TrainingOptions(**options)
     if resume:
         check_options(Path(out) / STATE, before, chosen)

@@ -26,7 +26,7 @@ from restore.training.devices import computes_in_bf16
 from restore.training.interruption import Interruption
 from restore.training.loss import EMA, colour_loss, simple_loss
 from restore.training.options import TrainingOptions
-from restore.training.state import LOG, STATE, Log, load_state, save_state
+from restore.training.state import LOG, STATE, Log, load_state, read_about, save_state
 
 #: Of how many crops of 64 pixels the spectrum is taken; of larger ones, of as many pixels.
 SPECTRUM_CROPS = 2000
@@ -77,6 +77,8 @@ class Trainer:
         options = options or TrainingOptions()
         self.options, self.crops, self.validation, self.out = options, crops, validation, Path(out)
         self.schedule = schedule or Schedule.linear()
+        if config is None and resume:
+            config = read_about(self.out / STATE).get("config")
         self.progress, self.config = progress, dict(config or {})
         self.accelerator = Accelerator(cpu=crops.device.type == "cpu")
         self.device = crops.device

@@ -13,36 +13,18 @@ import argparse
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 import restore
+from restore.benchmark.contenders import denoised
+from restore.benchmark.runs import centre
 from restore.data import find_images, split
-from restore.images import read_image, to_batch
 from restore.metrics import psnr
 
 
-def centres(paths: list[Path], size: int) -> list[Tensor]:
-    """The centres ``(1, 3, size, size)`` of the pictures that are large enough."""
-    found = []
-    for path in paths:
-        picture = to_batch(read_image(path, mode="RGB"))[0]
-        if min(picture.shape[-2:]) >= size:
-            top, left = ((n - size) // 2 for n in picture.shape[-2:])
-            found.append(picture[..., top : top + size, left : left + size])
-    return found
-
-
-@torch.inference_mode()
-def denoised(prior: restore.Prior, y: Tensor, noise: float) -> Tensor:
-    """``E[x | y]`` of pictures ``(B, 3, H, W)`` in [0, 1] with noise, by one call."""
-    low, high = prior.value_range
-    t = prior.schedule.time_of((high - low) * noise)
-    alpha, _ = prior.schedule(t)
-    return (prior(alpha * (low + (high - low) * y), t) - low) / (high - low)
-
-
 def in_tiles(prior: restore.Prior, y: Tensor, noise: float, side: int) -> Tensor:
-    """The same of tiles, each alone."""
+    """What is :func:`denoised` of tiles, each alone."""
     rows = [
         torch.cat([denoised(prior, tile, noise) for tile in row.split(side, -1)], -1)
         for row in y.split(side, -2)
@@ -65,10 +47,9 @@ def main() -> None:
     print("| prior | side | pictures | noisy, dB | whole, dB | in tiles, dB |\n|---|--:|--:|--:|--:|--:|")
     for size in args.sizes:
         generator = torch.Generator().manual_seed(args.seed)
-        pairs = [
-            (x, x + noise * torch.randn(x.shape, generator=generator))
-            for x in centres(held_out, size)[: args.limit]
-        ]
+        large = [path for path in held_out if min(Image.open(path).size) >= size][: args.limit]
+        truths = [centre(path, size)[None] for path in large]
+        pairs = [(x, x + noise * torch.randn(x.shape, generator=generator)) for x in truths]
         if not pairs:
             parser.error(f"no picture that is held out has {size} x {size} pixels: give smaller --sizes")
         for name in args.priors:
