@@ -114,7 +114,9 @@ def _read_picture(picture: Any) -> tuple[np.ndarray, np.ndarray | None]:
             with Image.open(picture) as opened:
                 picture = ImageOps.exif_transpose(opened)
         except FileNotFoundError:
-            raise FileNotFoundError(f"there is no file {str(picture)!r} to read a mask from") from None
+            raise FileNotFoundError(
+                f"there is no file {str(picture)!r} to read a mask from (looked in {os.getcwd()!r})"
+            ) from None
         except IsADirectoryError:
             raise IsADirectoryError(
                 f"{str(picture)!r} is a folder; expected the file of a mask's picture"

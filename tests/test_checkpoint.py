@@ -195,6 +195,13 @@ def test_the_description_is_plain_json():
         assert json.loads(json.dumps(described)) == described
 
 
+def test_a_prior_without_a_name_is_called_by_its_folder(tmp_path):
+    prior = small_prior()
+    assert (prior.name, "name" in prior.config) == ("prior", False)
+    again = restore.load_prior(prior.save(tmp_path / "trained-here"))
+    assert (again.name, again.config) == ("trained-here", prior.config)
+
+
 def test_the_prior_in_the_package_and_its_name():
     assert restore.load_prior("photo").name == "photo"
 

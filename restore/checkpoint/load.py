@@ -151,7 +151,10 @@ def _load_folder(folder: Path, name: str) -> Prior:
         return load_pipeline(folder, name)
     config = read_json(folder / CONFIG)
     if config.get("format") == "restore-prior-1":
-        return load_native(folder, config)
+        prior = load_native(folder, config)
+        if "name" not in prior.config and name:  # A training's: messages then say which it is.
+            prior.name = name
+        return prior
     if config.get("_class_name") == "UNet2DModel":
         return load_unet(folder, name)
     raise ValueError(

@@ -1,7 +1,7 @@
 """What priors know of colours: draws for the luma of pictures, beside their true colours.
 
     python tests/benchmarks/colours.py PICTURES [--priors photo colours] [--size 64] [--draws 16] [--limit 32]
-    python tests/benchmarks/colours.py PICTURES --priors colours --known [--squares 3] [--held-out | --trained-on]
+    python tests/benchmarks/colours.py PICTURES --priors colours --known [--squares 3] [--held-out] [--of caltech101/]
 
 Of every picture the centre is taken, as large a square as there is, reduced to ``--size`` pixels. For every prior, the
 means over pictures of: PSNR of the mean of the draws, of single draws, and of the picture that ``restore.colorize``
@@ -31,10 +31,16 @@ from restore.images import read_image, to_batch
 from restore.metrics import psnr
 
 
-def chosen(folder: Path, limit: int | None, part: int | None) -> list[Path]:
-    """The pictures of a folder, or those of a part of its split; of many, some that are spread over them."""
+def chosen(folder: Path, limit: int | None, part: int | None, beginning: str = "") -> list[Path]:
+    """The pictures of a folder, or those of a part of its split; of many, some that are spread over them.
+
+    With ``beginning``, those alone whose paths in the folder begin with it.
+    """
     paths = find_images(folder)
     paths = paths if part is None else split(paths, root=folder)[part]
+    paths = [path for path in paths if path.relative_to(folder).as_posix().startswith(beginning)]
+    if not paths:
+        raise SystemExit(f"no picture of {str(folder)!r} that is asked for begins with {beginning!r}")
     if limit is not None and len(paths) > limit:
         paths = [paths[round(i)] for i in np.linspace(0, len(paths) - 1, limit)]
     return paths
@@ -110,9 +116,15 @@ def main() -> None:
         help="those that training leaves for validation",
     )
     part.add_argument("--trained-on", dest="part", action="store_const", const=0, help="the others")
+    parser.add_argument(
+        "--of",
+        default="",
+        metavar="NAME",
+        help="those whose paths in PICTURES begin so, as flowers or caltech101/",
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    truth = squares(chosen(args.folder, args.limit, args.part), args.size, args.squares)
+    truth = squares(chosen(args.folder, args.limit, args.part, args.of), args.size, args.squares)
     luma = luma_of(truth)
     if args.known:
         priors = {name: restore.load_prior(name) for name in args.priors}
