@@ -198,8 +198,10 @@ def test_the_description_is_plain_json():
 def test_a_prior_without_a_name_is_called_by_its_folder(tmp_path):
     prior = small_prior()
     assert (prior.name, "name" in prior.config) == ("prior", False)
-    again = restore.load_prior(prior.save(tmp_path / "trained-here"))
-    assert (again.name, again.config) == ("trained-here", prior.config)
+    folder = prior.save(tmp_path / "trained-here")
+    for source in (folder, folder / "model.safetensors"):
+        again = restore.load_prior(source)
+        assert (again.name, again.config) == ("trained-here", prior.config)
 
 
 def test_the_prior_in_the_package_and_its_name():

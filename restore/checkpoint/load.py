@@ -151,10 +151,7 @@ def _load_folder(folder: Path, name: str) -> Prior:
         return load_pipeline(folder, name)
     config = read_json(folder / CONFIG)
     if config.get("format") == "restore-prior-1":
-        prior = load_native(folder, config)
-        if "name" not in prior.config and name:  # A training's: messages then say which it is.
-            prior.name = name
-        return prior
+        return load_native(folder, config, name)
     if config.get("_class_name") == "UNet2DModel":
         return load_unet(folder, name)
     raise ValueError(
@@ -170,7 +167,7 @@ def _load_file(path: Path, schedule: Schedule | None) -> Prior:
         )
     beside = path.parent / CONFIG
     if path.name == WEIGHTS and beside.is_file() and "format" in read_json(beside):
-        return load_native(path.parent, read_json(beside))
+        return load_native(path.parent, read_json(beside), path.parent.name)
     content = read_checkpoint(path)
     if lucidrains.recognises(content):
         return lucidrains.load(content, path, schedule)

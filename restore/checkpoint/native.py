@@ -114,12 +114,13 @@ def build_network(description: dict[str, Any]) -> nn.Module:
     raise ValueError(f"unknown network {kind!r}; known are FoldedUNet, RMSUNet and UNet2DModel")
 
 
-def load_native(folder: Path, config: dict[str, Any]) -> Prior:
+def load_native(folder: Path, config: dict[str, Any], name: str) -> Prior:
     """The prior that :func:`save_prior` wrote.
 
     Args:
         folder: Its folder.
         config: What its ``config.json`` says.
+        name: What messages call it, where that does not tell; nothing leaves it at what they call any prior.
 
     Raises:
         ValueError: If a file is damaged or does not fit its configuration.
@@ -147,10 +148,14 @@ def load_native(folder: Path, config: dict[str, Any]) -> Prior:
         sizes = {"tile": config["tile"], "overlap": config["overlap"]}
         if isinstance(described.get("colours"), dict) and config["prediction"] == "v_prediction":
             told = described.pop("colours")
-            return ColourPrior(network, schedule, (low, high), **told, config=described, **sizes)
-        return Prior(network, schedule, config["prediction"], (low, high), config=described, **sizes)
+            prior: Prior = ColourPrior(network, schedule, (low, high), **told, config=described, **sizes)
+        else:
+            prior = Prior(network, schedule, config["prediction"], (low, high), config=described, **sizes)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{source!r} describes nothing that can be built: {error}") from error
+    if name and "name" not in described:
+        prior.name = name
+    return prior
 
 
 def _check_kinds(config: dict[str, Any], source: str) -> None:

@@ -36,6 +36,7 @@ def chosen(folder: Path, limit: int | None, part: int | None, beginning: str = "
 
     With ``beginning``, those alone whose paths in the folder begin with it.
     """
+    folder = folder.expanduser()
     paths = find_images(folder)
     paths = paths if part is None else split(paths, root=folder)[part]
     paths = [path for path in paths if path.relative_to(folder).as_posix().startswith(beginning)]
